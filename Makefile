@@ -1,0 +1,38 @@
+# make demo    opens the page (prints its address)
+# make test    style, then all tests
+# make bench   the benchmarks, one after the other
+#
+# Needs Python 3.11 or newer as `python3.11` or `python3`, or: make demo PYTHON=/path/to/python
+# Everything is installed into .venv, anew only when a requirements file has changed.
+
+PYTHON ?= $(or $(shell command -v python3.11),python3)
+RUN := .venv/bin/python
+PIP := $(RUN) -m pip install -qq --disable-pip-version-check
+
+.PHONY: demo test bench
+.DEFAULT_GOAL := demo
+
+demo: .venv/page.stamp
+	$(RUN) app.py
+
+test: .venv/dev.stamp
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pytest
+
+bench: .venv/dev.stamp
+	for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(RUN) "$$script" || exit 1; done
+
+# A stamp is written only when all is installed, so an interrupted installation starts again.
+.venv/page.stamp: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv
+	@echo "Installing what the page needs (a few minutes the first time) …"
+	$(PIP) -r requirements.txt
+	touch $@
+
+.venv/dev.stamp: requirements-dev.txt .venv/page.stamp
+	@echo "Installing what the tests need …"
+	$(PIP) -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,259 @@
+"""The bundle: a folder with everything the page needs, and nothing that runs.
+
+``manifest.json`` says what the bundle is (source, subjects, preparation, training, metrics,
+licences) and lists every other file with its size and SHA-256. Beside it: the gallery, the
+montage, one file for each encoder and one for each subject's test trials.
+
+    python -m nice_demo.bundle info PATH
+    python -m nice_demo.bundle verify PATH
+"""
+
+import argparse
+import sys
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import torch
+
+from nice_demo import __version__
+from nice_demo.encoders import open_encoder
+from nice_demo.errors import InputError, command
+from nice_demo.files import read_json, sha256, write_json
+from nice_demo.gallery import Gallery
+from nice_demo.montage import Montage
+from nice_demo.retrieval import Metrics
+from nice_demo.trials import Trials, open_trials
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+class Bundle:
+    """An opened bundle. Opening checks every file; arrays are read when they are asked for.
+
+    Parameters
+    ----------
+    folder : Path or str
+
+    Attributes
+    ----------
+    folder : Path
+    manifest : dict
+
+    Raises
+    ------
+    InputError
+        Where the folder isn't a bundle, was made by a newer version, or a file is missing,
+        changed, unlisted or outside the folder.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise InputError(
+                f"There is no bundle at {folder}; give the folder that nice_demo.train wrote."
+            )
+        self.manifest = read_json(self.folder / MANIFEST)
+        schema = self.manifest.get("schema")
+        if not isinstance(schema, int) or schema < 1:
+            raise InputError(f"{self.folder / MANIFEST} names no schema; it isn't a bundle's.")
+        if schema > SCHEMA:
+            raise InputError(
+                f"{self.folder} has schema {schema}, and this version reads up to {SCHEMA}; "
+                "update nice_demo."
+            )
+        missing = sorted(_NEEDED - self.manifest.keys())
+        if missing:
+            raise InputError(f"{self.folder / MANIFEST} lacks {', '.join(missing)}; train anew.")
+        self._check_files()
+
+    def _check_files(self) -> None:
+        listed = self.manifest["files"]
+        for name, entry in listed.items():
+            path = self.file(name)
+            if not path.is_file():
+                raise InputError(f"{self.folder} lacks {name}; copy or train the bundle again.")
+            if sha256(path) != entry.get("sha256"):
+                raise InputError(
+                    f"{path} isn't the file that the manifest lists (its SHA-256 differs); "
+                    "copy or train the bundle again."
+                )
+        for path in self.folder.rglob("*"):
+            name = path.relative_to(self.folder).as_posix()
+            if path.is_file() and name != MANIFEST and name not in listed:
+                raise InputError(f"{path} isn't listed in the manifest; remove it.")
+
+    def file(self, name: str) -> Path:
+        """Return the path of a listed file.
+
+        Raises
+        ------
+        InputError
+            Where the name is absolute, climbs out of the folder, or isn't listed.
+        """
+        pure = PurePosixPath(name)
+        path = self.folder / pure
+        if (
+            pure.is_absolute()
+            or ".." in pure.parts
+            or "\\" in name
+            or not path.resolve().is_relative_to(self.folder.resolve())
+        ):
+            raise InputError(f"The manifest of {self.folder} names {name!r}, which lies outside.")
+        if name not in self.manifest["files"]:
+            raise InputError(f"The manifest of {self.folder} doesn't list {name!r}; train anew.")
+        return path
+
+    @property
+    def name(self) -> str:
+        """What the bundle is called."""
+        return self.manifest["name"]
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the EEG is simulated."""
+        return bool(self.manifest["simulated"])
+
+    @property
+    def subjects(self) -> list[str]:
+        """Names of the subjects, in order."""
+        return [str(subject) for subject in self.manifest["subjects"]]
+
+    @property
+    def repetitions(self) -> list[int]:
+        """Numbers of repetitions for which averages can be had, ascending."""
+        return self.manifest["trials"]["repetitions"]
+
+    @cached_property
+    def gallery(self) -> Gallery:
+        """The candidates; candidate i is the picture of test condition i."""
+        self.file("gallery.json")
+        return Gallery.open(self.file("gallery.safetensors").with_suffix(""))
+
+    @cached_property
+    def montage(self) -> Montage:
+        """The electrodes."""
+        return Montage.open(self.file("montage.safetensors"))
+
+    def encoders(self, subject: str) -> list[str]:
+        """Return the names of a subject's encoders.
+
+        Raises
+        ------
+        InputError
+            For a subject who isn't in the bundle.
+        """
+        if subject not in self.subjects:
+            raise InputError(
+                f"There is no subject {subject!r} in {self.name}; "
+                f"choose one of {', '.join(self.subjects)}."
+            )
+        return list(self.manifest["encoders"][subject])
+
+    def encoder(self, subject: str, name: str) -> torch.nn.Module:
+        """Return an encoder in evaluation mode; each is read once.
+
+        Raises
+        ------
+        InputError
+            Where the subject or the encoder doesn't exist.
+        """
+        known = self.encoders(subject)
+        if name not in known:
+            raise InputError(
+                f"There is no encoder {name!r} for subject {subject}; "
+                f"choose one of {', '.join(known)}."
+            )
+        if (subject, name) not in self._opened:
+            path = self.file(self.manifest["encoders"][subject][name]["file"])
+            self._opened[subject, name] = open_encoder(path)
+        return self._opened[subject, name]
+
+    def trials(self, subject: str) -> Trials:
+        """Return a subject's test trials; each subject is opened once."""
+        self.encoders(subject)
+        if subject not in self._opened:
+            entry = self.manifest["trials"]
+            path = self.file(entry["files"][subject])
+            self._opened[subject] = open_trials(entry["kind"], path, self.repetitions)
+        return self._opened[subject]
+
+    @cached_property
+    def _opened(self) -> dict:
+        return {}
+
+    def metrics(self, subject: str, encoder: str, repetitions: int) -> Metrics | None:
+        """Return the stored test metrics, or None where they weren't measured."""
+        for entry in self.manifest["metrics"]:
+            if (entry["subject"], entry["encoder"]) == (subject, encoder):
+                metrics = Metrics.from_json(entry["metrics"])
+                if metrics.repetitions == repetitions:
+                    return metrics
+        return None
+
+
+_NEEDED = {
+    "name", "simulated", "source", "subjects", "channels", "sfreq", "preparation", "image_model",
+    "encoders", "trials", "metrics", "licences", "code_version", "files",
+}  # fmt: skip
+
+
+def write_manifest(folder: Path, content: dict) -> None:
+    """Write the manifest of a folder whose other files are complete.
+
+    Parameters
+    ----------
+    folder : Path
+    content : dict
+        All that a manifest says but ``schema``, ``code_version`` and ``files``, added here.
+    """
+    files = {
+        path.relative_to(folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    content = {"schema": SCHEMA, "code_version": __version__, **content, "files": files}
+    write_json(folder / MANIFEST, content)
+
+
+def _info(bundle: Bundle) -> str:
+    manifest = bundle.manifest
+    megabytes = sum(entry["bytes"] for entry in manifest["files"].values()) / 1e6
+    lines = [
+        f"{bundle.name}: {'SIMULATED EEG, ' if bundle.simulated else ''}{manifest['source']}",
+        f"subjects     {', '.join(bundle.subjects)}",
+        f"encoders     {', '.join(sorted({e for s in bundle.subjects for e in bundle.encoders(s)}))}",
+        f"gallery      {len(bundle.gallery)} candidates, {bundle.gallery.protocol} protocol",
+        f"image model  {manifest['image_model'].get('name')} "
+        f"({manifest['image_model'].get('revision')})",
+        f"EEG          {len(manifest['channels'])} channels, {manifest['sfreq']:g} Hz",
+        f"repetitions  {', '.join(map(str, bundle.repetitions))}",
+        f"made by      nice_demo {manifest['code_version']}",
+        f"files        {len(manifest['files'])}, {megabytes:.1f} MB",
+    ]
+    return "\n".join(lines + [f"licence      {licence}" for licence in manifest["licences"]])
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run ``python -m nice_demo.bundle``."""
+    parser = argparse.ArgumentParser("python -m nice_demo.bundle", description=__doc__)
+    parser.add_argument("what", choices=["info", "verify"])
+    parser.add_argument("path", help="the bundle's folder")
+    options = parser.parse_args(argv)
+    bundle = Bundle(options.path)
+    if options.what == "info":
+        print(_info(bundle))
+        return 0
+    for subject in bundle.subjects:
+        bundle.trials(subject)
+        for encoder in bundle.encoders(subject):
+            bundle.encoder(subject, encoder)
+    candidates, channels = len(bundle.gallery), len(bundle.montage.names)
+    files = len(bundle.manifest["files"])
+    print(f"{options.path}: {files} files, {candidates} candidates, {channels} channels: all well")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,254 @@
+"""The EEG set: what every source ends in and training starts from.
+
+A data folder holds ``dataset.json`` (name, source, whether simulated, preparation, image model,
+licences), two galleries (``train_gallery``, ``test_gallery``: row i is condition i), the montage,
+and a folder for each subject::
+
+    sub-01/train.safetensors   "eeg" (n_conditions, n_repetitions, n_channels, n_times)
+    sub-01/test.safetensors    the same; repetitions may be averages over the first 1, 2, 5, …
+    sub-01/meta.json           channels, sampling rate, first sample, unit, test_repetitions, …
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from nice_demo.errors import InputError
+from nice_demo.files import complete_file, read_json, write_json
+from nice_demo.gallery import Gallery
+from nice_demo.montage import Montage
+
+META = "meta.json"
+_DTYPES = {"F16": np.float16, "F32": np.float32}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data folder: what its subjects have in common.
+
+    Attributes
+    ----------
+    folder : Path
+    description : dict
+        The content of ``dataset.json``.
+    """
+
+    folder: Path
+    description: dict
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "DataSet":
+        """Open a data folder.
+
+        Raises
+        ------
+        InputError
+            Where it is missing or isn't one.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise InputError(
+                f"There is no data folder {folder}; make one with `python -m nice_demo.prepare`."
+            )
+        description = read_json(folder / "dataset.json")
+        needed = {"name", "source", "simulated", "preparation", "image_model", "licences"}
+        if missing := sorted(needed - description.keys()):
+            raise InputError(f"{folder / 'dataset.json'} lacks {', '.join(missing)}; prepare anew.")
+        return cls(folder, description)
+
+    @cached_property
+    def train_gallery(self) -> Gallery:
+        """The pictures of the training conditions."""
+        return Gallery.open(self.folder / "train_gallery")
+
+    @cached_property
+    def test_gallery(self) -> Gallery:
+        """The candidates: the pictures of the test conditions."""
+        return Gallery.open(self.folder / "test_gallery")
+
+    @cached_property
+    def montage(self) -> Montage:
+        """The electrodes."""
+        return Montage.open(self.folder / "montage.safetensors")
+
+    @property
+    def subjects(self) -> list[int]:
+        """Subjects that are prepared, ascending."""
+        return sorted(int(path.parent.name[4:]) for path in self.folder.glob(f"sub-*/{META}"))
+
+    def subject(self, subject: int) -> "EEGSet":
+        """Open one subject's EEG and check that it fits the galleries.
+
+        Raises
+        ------
+        InputError
+            Where the subject isn't prepared, or the arrays don't fit or aren't finite.
+        """
+        if subject not in self.subjects:
+            have = ", ".join(map(str, self.subjects)) or "none"
+            raise InputError(
+                f"Subject {subject} isn't in {self.folder} (there: {have}); prepare it first."
+            )
+        eeg = EEGSet.open(self.folder / f"sub-{subject:02d}")
+        for split, gallery in (("train", self.train_gallery), ("test", self.test_gallery)):
+            array = getattr(eeg, split)
+            if len(array) != len(gallery):
+                raise InputError(
+                    f"{eeg.folder} has {len(array)} {split} conditions, the gallery "
+                    f"{len(gallery)}; prepare the subject anew."
+                )
+        return eeg
+
+
+@dataclass(frozen=True)
+class EEGSet:
+    """One subject's EEG, memory-mapped.
+
+    Attributes
+    ----------
+    folder : Path
+    meta : dict
+    train, test : array of shape (n_conditions, n_repetitions, n_channels, n_times)
+        float16 or float32; whitened, or in V (``meta["unit"]``).
+    """
+
+    folder: Path
+    meta: dict
+    train: np.ndarray
+    test: np.ndarray
+
+    @property
+    def channels(self) -> list[str]:
+        """Names of the channels."""
+        return self.meta["channels"]
+
+    @property
+    def sfreq(self) -> float:
+        """Sampling rate, Hz."""
+        return self.meta["sfreq"]
+
+    @property
+    def test_repetitions(self) -> list[int]:
+        """Numbers of repetitions for which `evoked` has averages, ascending."""
+        stored = self.meta["test_repetitions"]
+        if stored:
+            return stored
+        count = self.test.shape[1]
+        return [n for n in (1, 2, 5, 10, 20, 40) if n < count] + [count]
+
+    def evoked(self, repetitions: int) -> np.ndarray:
+        """Average the first `repetitions` test trials of every condition.
+
+        Returns
+        -------
+        array of shape (n_conditions, n_channels, n_times), float32
+
+        Raises
+        ------
+        InputError
+            Where there is no such average.
+        """
+        if repetitions not in self.test_repetitions:
+            raise InputError(
+                f"{self.folder} has no average over {repetitions} test repetitions; "
+                f"choose one of {', '.join(map(str, self.test_repetitions))}."
+            )
+        if self.meta["test_repetitions"]:
+            return self.test[:, self.test_repetitions.index(repetitions)].astype(np.float32)
+        return self.test[:, :repetitions].mean(1, dtype=np.float32)
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "EEGSet":
+        """Open a subject's folder.
+
+        Raises
+        ------
+        InputError
+            Where a file is missing or damaged, has another number of channels than it names, no
+            trials, or NaN.
+        """
+        folder = Path(folder)
+        meta = read_json(folder / META)
+        if missing := sorted({"channels", "sfreq", "tmin", "unit", "test_repetitions"} - meta.keys()):
+            raise InputError(f"{folder / META} lacks {', '.join(missing)}; prepare anew.")
+        eeg = cls(folder, meta, *(memory_map(folder / f"{s}.safetensors") for s in ("train", "test")))
+        for split in ("train", "test"):
+            _check(getattr(eeg, split), folder / f"{split}.safetensors", meta)
+        if meta["test_repetitions"] and len(meta["test_repetitions"]) != eeg.test.shape[1]:
+            raise InputError(
+                f"{folder / META} names {len(meta['test_repetitions'])} averages a test condition, "
+                f"the file has {eeg.test.shape[1]}; prepare anew."
+            )
+        return eeg
+
+    @staticmethod
+    def write(folder: Path, train: np.ndarray, test: np.ndarray, meta: dict) -> None:
+        """Write a subject's folder; ``meta.json`` comes last and marks it as complete.
+
+        Parameters
+        ----------
+        folder : Path
+        train, test : array of shape (n_conditions, n_repetitions, n_channels, n_times)
+        meta : dict
+            ``subject``, ``channels``, ``sfreq`` (Hz), ``tmin`` (s), ``unit`` ("whitened" or "V"),
+            ``test_repetitions`` (list, or None where `test` holds single trials).
+        """
+        for name, array in (("train", train), ("test", test)):
+            with complete_file(folder / f"{name}.safetensors") as part:
+                save_file({"eeg": np.ascontiguousarray(array)}, part)
+        write_json(folder / META, meta)
+
+
+def _check(array: np.ndarray, path: Path, meta: dict) -> None:
+    if array.ndim != 4 or 0 in array.shape:
+        raise InputError(
+            f"{path} holds EEG of shape {array.shape}, not (conditions, repetitions, channels, "
+            "times) with at least one of each; prepare anew."
+        )
+    if array.shape[2] != len(meta["channels"]):
+        raise InputError(
+            f"{path} has {array.shape[2]} channels but {META} names {len(meta['channels'])}; "
+            "prepare anew."
+        )
+    if not (isinstance(meta["sfreq"], int | float) and meta["sfreq"] > 0):
+        raise InputError(f"{path.with_name(META)} names the sampling rate {meta['sfreq']!r} Hz.")
+    for start in range(0, len(array), 512):
+        bad = ~np.isfinite(array[start : start + 512]).all((1, 2, 3))
+        if bad.any():
+            raise InputError(
+                f"{path} holds NaN or infinity in condition {start + int(bad.argmax())}; "
+                "remove that trial or prepare the subject anew."
+            )
+
+
+def memory_map(path: Path, name: str = "eeg") -> np.ndarray:
+    """Map an array of a safetensors file, so that rows are read when they are used.
+
+    Raises
+    ------
+    InputError
+        Where the file is missing or damaged, or lacks the array.
+    """
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = path.stat().st_size
+            if not 2 <= length <= min(size - 8, 10_000_000):
+                raise ValueError("its header has an impossible length")
+            header = json.loads(file.read(length))
+        entry = header[name]
+        start, end = entry["data_offsets"]
+        shape, dtype = tuple(entry["shape"]), np.dtype(_DTYPES[entry["dtype"]])
+        if end - start != dtype.itemsize * int(np.prod(shape)) or 8 + length + end > size:
+            raise ValueError("it is cut short")
+        if end == start:
+            return np.empty(shape, dtype)
+        return np.memmap(path, dtype, "r", 8 + length + start, shape)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; prepare the subject anew.") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} can't be read as EEG ({error}); prepare it anew.") from None

@@ -1,0 +1,172 @@
+"""Phantom subjects as a data folder: the same preparation as real EEG goes through."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+from safetensors.numpy import load_file, save_file
+from tqdm import tqdm
+
+from nice_demo.eegset import META, EEGSet
+from nice_demo.files import complete_file, write_json
+from nice_demo.montage import CHANNELS, Montage
+from nice_demo.preparation import shrunk_covariance, whitening_matrix
+from nice_demo.sources.phantom.difficulty import GAINS
+from nice_demo.sources.phantom.features import make_pictures
+from nice_demo.sources.phantom.head import AREAS, make_phantom
+from nice_demo.sources.phantom.trials import (
+    BASELINE,
+    RESOLUTION,
+    SESSIONS,
+    SFREQ,
+    TEST_REPETITIONS,
+    Phantom,
+)
+
+SEED = 2024
+AVERAGES = [1, 2, 5, 10, 20, 40, TEST_REPETITIONS]
+TRAIN_REPETITIONS = 4  # one a session, as many as THINGS-EEG2 has in all
+
+
+def prepare_phantom(
+    folder: Path,
+    subjects: list[int],
+    image_model: str = "stand-in",
+    revision: str | None = None,
+    jobs: int = -1,
+) -> None:
+    """Write a data folder of phantom subjects; subjects that are there already are kept.
+
+    Parameters
+    ----------
+    folder : Path
+    subjects : list of int
+    image_model : str
+        What makes the pictures' embeddings: "stand-in", or a CLIP-like model of the Hub.
+    revision : str or None
+        Of the model on the Hub.
+    jobs : int
+        Subjects prepared at once; −1: one for each core. Each takes about 1.5 GB of memory.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "dataset.json").exists():
+        pictures = make_pictures(folder, image_model, revision=revision, seed=SEED)
+        Montage.standard(CHANNELS).save(folder / "montage.safetensors")
+        write_json(folder / "dataset.json", _description(pictures))
+    wanted = [s for s in subjects if not (folder / f"sub-{s:02d}" / META).exists()]
+    if len(wanted) < len(subjects):
+        print(f"{len(subjects) - len(wanted)} of {len(subjects)} subjects are there already")
+    work = Parallel(n_jobs=min(jobs, len(wanted) or 1), return_as="generator_unordered")
+    tasks = work(delayed(_prepare_subject)(folder, subject) for subject in wanted)
+    for _ in tqdm(tasks, "phantom subjects", len(wanted), disable=not wanted):
+        continue
+
+
+def _prepare_subject(folder: Path, subject: int) -> None:
+    features = load_file(folder / "pictures.safetensors")
+    phantom, extra = make_phantom(subject, features, GAINS[subject], SEED)
+    whitening, train = training_averages(phantom)
+    test = replace(phantom, drives=extra["test_drives"], whitening=whitening)
+    evoked = [
+        test.evoked("test", condition, AVERAGES).whitened.astype(np.float32)
+        for condition in range(len(test.drives))
+    ]
+    place = folder / f"sub-{subject:02d}"
+    place.mkdir(exist_ok=True)
+    test.save(place / "phantom.safetensors")
+    with complete_file(place / "truth.safetensors") as part:
+        save_file(_truth(test, extra), part)
+    EEGSet.write(
+        place,
+        train[:, None].astype(np.float16),
+        np.stack(evoked),
+        {
+            "subject": subject,
+            "channels": CHANNELS,
+            "sfreq": SFREQ,
+            "tmin": 0.0,
+            "unit": "whitened",
+            "train_repetitions_averaged": TRAIN_REPETITIONS,
+            "test_repetitions": AVERAGES,
+        },
+    )
+
+
+def training_averages(phantom: Phantom) -> tuple[np.ndarray, np.ndarray]:
+    """Generate, whiten and average the training trials of a phantom.
+
+    Parameters
+    ----------
+    phantom : Phantom
+        Its whitening is not used.
+
+    Returns
+    -------
+    whitening : array of shape (4, n_channels, n_channels)
+        Σ^(−1/2) of each session's training trials.
+    averages : array of shape (n_conditions, n_channels, 250), float32
+    """
+    conditions, channels = len(phantom.drives), len(phantom.patterns)
+    trials = [
+        phantom.trials("train", c, range(TRAIN_REPETITIONS)).astype(np.int16)
+        for c in range(conditions)
+    ]
+    trials = np.stack(trials)  # (conditions, repetitions = sessions, channels, times)
+    whitening = np.empty((SESSIONS, channels, channels))
+    chunks = np.array_split(np.arange(conditions), max(conditions // 250, 1))
+    for session in range(SESSIONS):
+        covariance = sum(
+            len(chunk) * shrunk_covariance(_volts(trials[chunk, session])) for chunk in chunks
+        )
+        whitening[session] = whitening_matrix(covariance / conditions)
+    averages = np.empty((conditions, channels, trials.shape[-1] - BASELINE), np.float32)
+    for chunk in chunks:
+        mean = (whitening @ _volts(trials[chunk])).mean(1)
+        averages[chunk] = mean[..., BASELINE:]
+    return whitening, averages
+
+
+def _volts(steps: np.ndarray) -> np.ndarray:
+    """Amplifier steps (…, n_times) → V, baseline subtracted."""
+    return (steps - steps[..., :BASELINE].mean(-1, keepdims=True)) * RESOLUTION
+
+
+def _truth(phantom: Phantom, extra: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What an explanation should find: where and when the signal depends on the picture."""
+    expected = np.stack([phantom.expected(c) for c in range(len(phantom.drives))])
+    strength = np.array([
+        np.abs(phantom.patterns[:, extra["area"] == a]).mean(1) for a in range(len(AREAS))
+    ])  # fmt: skip
+    return {
+        "specific": expected.std(0).astype(np.float32),  # (channels, 300), V
+        "area_patterns": strength.astype(np.float32),  # (areas, channels), V
+        "positions": extra["positions"],  # (sources, 3), m
+        "area": extra["area"],  # (sources,)
+        "kernel": phantom.kernel,
+        "timecourses": phantom.timecourses.astype(np.float32),
+    }
+
+
+def _description(image_model: dict) -> dict:
+    return {
+        "name": "phantom",
+        "source": "phantom subjects: EEG simulated with a spherical head model",
+        "simulated": True,
+        "image_model": image_model,
+        "preparation": {
+            "sfreq": SFREQ,
+            "epoch": [-0.2, 0.996],
+            "baseline": [-0.2, 0.0],
+            "kept": [0.0, 0.996],
+            "reference": "Fz",
+            "whitening": "each session, Ledoit-Wolf of each epoch, training trials only",
+            "train_repetitions_averaged": TRAIN_REPETITIONS,
+            "sessions": SESSIONS,
+            "seed": SEED,
+        },
+        "licences": [
+            "Pictures: Twemoji graphics, CC-BY 4.0, Copyright Twitter, Inc and other contributors",
+            "Simulated EEG and weights: MIT, nice_demo contributors",
+        ],
+    }

@@ -1,0 +1,593 @@
+"""Train encoders on a data folder and write a bundle.
+
+    python -m nice_demo.train                                   the phantom bundle that ships
+    python -m nice_demo.train --data data/things-eeg2 --out weights/things-eeg2
+    python -m nice_demo.train … --resume                        go on after an interruption
+
+With --data, the defaults are the paper's settings (Song et al., ICLR 2024): Adam 2e-4, betas
+(0.5, 0.999), batch 1000, 200 epochs, logit scale 1/0.07, checkpoint of least validation loss.
+Unlike the paper, validation holds out whole *concepts* of the training pictures, so that selection
+measures what the test measures. Without --data, the phantom is prepared in data/phantom and
+trained in fewer, larger steps (`PHANTOM`).
+
+EEG and picture embeddings flow in (`nice_demo.eegset`), a bundle flows out (`nice_demo.bundle`).
+"""
+
+import argparse
+import json
+import math
+import shutil
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from nice_demo.bundle import Bundle, write_manifest
+from nice_demo.contrastive import ContrastiveLoss
+from nice_demo.eegset import DataSet, EEGSet
+from nice_demo.encoders import ENCODERS, build, embed, halved, save_encoder
+from nice_demo.encoders.ridge import RidgeFit
+from nice_demo.errors import InputError, command
+from nice_demo.evaluate import bundle_metrics
+from nice_demo.files import complete_file, complete_folder
+from nice_demo.retrieval import metrics, ranks, similarity
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an encoder is trained; the defaults are the paper's but for `validation`.
+
+    Attributes
+    ----------
+    encoder : str
+    epochs, batch : int
+    lr : float
+    betas : tuple of float
+        Of Adam.
+    schedule : str
+        "constant", or "one-cycle": up to `lr` in a third of the steps, then down to nothing.
+    validation : str
+        "concepts": whole concepts are held out; "conditions": single pictures, as in the paper.
+    validation_conditions : int
+        How many pictures are held out (for "concepts", at least).
+    learnable_scale : bool
+    dropout : float
+    single_trials : bool
+        Train on single trials instead of their average.
+    """
+
+    encoder: str = "nice"
+    epochs: int = 200
+    batch: int = 1000
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    schedule: str = "constant"
+    validation: str = "concepts"
+    validation_conditions: int = 740
+    learnable_scale: bool = False
+    dropout: float = 0.5
+    single_trials: bool = False
+
+
+PAPER = Settings()
+PHANTOM = Settings(epochs=12, batch=500, lr=2e-3, schedule="one-cycle")
+RIDGE_STRENGTHS = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
+
+
+class TrainingData:
+    """Training trials by row: read from the memory-mapped file, or resident on a GPU.
+
+    Parameters
+    ----------
+    eeg : EEGSet
+    single_trials : bool
+        A row is a trial of a condition; else it is the mean over a condition's trials.
+    device : torch.device
+    """
+
+    def __init__(self, eeg: EEGSet, single_trials: bool, device: torch.device) -> None:
+        self.trials = eeg.train
+        self.device = device
+        self.repetitions = eeg.train.shape[1] if single_trials else 1
+        self.conditions = np.repeat(np.arange(len(eeg.train)), self.repetitions)
+        self.resident = None
+        if device.type == "cuda":
+            chunks = np.array_split(np.arange(len(self)), math.ceil(len(self) / 1000))
+            self.resident = torch.cat([self._read(c).half().to(device) for c in chunks])
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def rows(self, rows: np.ndarray) -> Tensor:
+        """Return EEG (n_rows, n_channels, n_times), float32, on the device."""
+        if self.resident is not None:
+            return self.resident[torch.from_numpy(rows).to(self.device)].float()
+        return self._read(rows)
+
+    def _read(self, rows: np.ndarray) -> Tensor:
+        condition, repetition = np.divmod(rows, self.repetitions)
+        if self.repetitions > 1:
+            eeg = self.trials[condition, repetition]
+        elif self.trials.shape[1] > 1:
+            eeg = self.trials[condition].mean(1, dtype=np.float32)
+        else:
+            eeg = self.trials[condition, 0]
+        return torch.from_numpy(np.asarray(eeg, np.float32))
+
+
+@dataclass
+class Run:
+    """One training run: the encoder selected on held-out concepts, the final one, its course."""
+
+    selected: nn.Module
+    final: nn.Module
+    best_epoch: int
+    history: list[dict]
+
+
+def held_out(concepts: list[str], settings: Settings, seed: int) -> np.ndarray:
+    """Choose the training conditions that validate.
+
+    Parameters
+    ----------
+    concepts : list of str
+        Concept of each training condition.
+    settings : Settings
+    seed : int
+
+    Returns
+    -------
+    array of shape (n_conditions,), bool
+    """
+    rng = np.random.default_rng([seed, 740])
+    wanted = min(settings.validation_conditions, len(concepts) // 5)
+    if settings.validation == "conditions":
+        chosen = np.zeros(len(concepts), bool)
+        chosen[rng.permutation(len(concepts))[:wanted]] = True
+        return chosen
+    names, index, counts = np.unique(concepts, return_inverse=True, return_counts=True)
+    order = rng.permutation(len(names))
+    enough = np.searchsorted(np.cumsum(counts[order]), wanted) + 1
+    return np.isin(index, order[:enough])
+
+
+def train_encoder(
+    eeg: EEGSet,
+    pictures: np.ndarray,
+    concepts: list[str],
+    settings: Settings,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    title: str = "",
+) -> Run:
+    """Train one encoder.
+
+    Parameters
+    ----------
+    eeg : EEGSet
+    pictures : array of shape (n_conditions, dim)
+        Embeddings of the training pictures.
+    concepts : list of str
+        Concept of each training picture.
+    settings : Settings
+    seed : int
+        Everything random follows from it.
+    device : torch.device
+    checkpoint : Path or None
+        Written after every epoch; if it is there, training goes on from it.
+    title : str
+        Of the progress bar.
+    """
+    data = TrainingData(eeg, settings.single_trials, device)
+    validates = held_out(concepts, settings, seed)[data.conditions]
+    train_rows, validation_rows = np.flatnonzero(~validates), np.flatnonzero(validates)
+    if len(train_rows) < 2 or len(validation_rows) < 2:
+        raise InputError(
+            f"{eeg.folder} has {len(data)} training rows: too few to train and to validate; "
+            "prepare more pictures, or of more concepts."
+        )
+    pictures = torch.from_numpy(pictures).to(device)
+
+    torch.manual_seed(seed)
+    sizes = {"channels": len(eeg.channels), "times": eeg.train.shape[3], "dim": pictures.shape[1]}
+    encoder = build(settings.encoder, **sizes, dropout=settings.dropout).to(device)
+    loss_of = ContrastiveLoss(settings.learnable_scale).to(device)
+    trained = [p for p in [*encoder.parameters(), *loss_of.parameters()] if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, settings.lr, settings.betas)
+    course = _Course(encoder, loss_of, optimizer, checkpoint, {**asdict(settings), "seed": seed})
+
+    steps = math.ceil(len(train_rows) / settings.batch)
+    bar = tqdm(total=settings.epochs, initial=course.epoch, desc=title, unit="epoch")
+    for epoch in range(course.epoch, settings.epochs):
+        # An epoch's chance events follow from (seed, epoch) alone: a resumed run is the same run.
+        torch.manual_seed(seed * 100_003 + epoch)
+        order = np.random.default_rng([seed, epoch]).permutation(train_rows)
+        encoder.train()
+        total = 0.0
+        for step in range(steps):
+            rows = np.sort(order[step * settings.batch : (step + 1) * settings.batch])
+            if len(rows) < 2:
+                continue
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * _share(settings, epoch * steps + step, steps)
+            conditions = torch.from_numpy(data.conditions[rows]).to(device)
+            loss = loss_of(encoder(data.rows(rows)), pictures[conditions], conditions)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(rows)
+        validation, top1 = _validate(encoder, loss_of, data, validation_rows, pictures)
+        course.add(total / len(train_rows), validation, top1)
+        bar.update()
+        bar.set_postfix_str(
+            f"loss {total / len(train_rows):.3f}, validation {validation:.3f}, "
+            f"top-1 {top1:.1%} of {len(validation_rows)}"
+        )
+    bar.close()
+    selected = build(settings.encoder, **sizes, dropout=settings.dropout)
+    selected.load_state_dict(course.best)
+    return Run(selected.eval(), encoder.cpu().eval(), course.best_epoch, course.history)
+
+
+class _Course:
+    """The course of a run: best weights so far, history, and the checkpoint that resumes it."""
+
+    def __init__(self, encoder, loss_of, optimizer, checkpoint: Path | None, identity: dict):
+        self.modules = {"encoder": encoder, "loss": loss_of}
+        self.optimizer, self.checkpoint = optimizer, checkpoint
+        self.identity = json.loads(json.dumps(identity))
+        self.epoch, self.best_epoch, self.history = 0, 0, []
+        self.best = {}
+        if checkpoint and checkpoint.exists():
+            self._read()
+
+    def add(self, loss: float, validation: float, top1: float) -> None:
+        """Take in an epoch's figures; keep the weights if they are the best so far."""
+        self.epoch += 1
+        self.history.append({"loss": loss, "validation_loss": validation, "validation_top1": top1})
+        if validation <= min(entry["validation_loss"] for entry in self.history):
+            self.best_epoch = self.epoch
+            state = self.modules["encoder"].state_dict()
+            self.best = {key: value.detach().cpu().clone() for key, value in state.items()}
+        if self.checkpoint:
+            self._write()
+
+    def _write(self) -> None:
+        tensors = {f"best/{key}": value for key, value in self.best.items()}
+        for name, module in self.modules.items():
+            tensors |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
+        for number, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam/{number}/{key}": value for key, value in state.items()}
+        tensors = {key: value.detach().cpu().clone() for key, value in tensors.items()}
+        figures = {
+            "identity": self.identity,
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "history": self.history,
+        }
+        with complete_file(self.checkpoint) as part:
+            save_file(tensors, part, {"course": json.dumps(figures)})
+
+    def _read(self) -> None:
+        try:
+            with safe_open(self.checkpoint, "pt") as file:
+                figures = json.loads(file.metadata()["course"])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self.checkpoint} can't be read ({error}); remove it to train that run anew."
+            ) from None
+        if figures["identity"] != self.identity:
+            raise InputError(
+                f"{self.checkpoint} was written with other settings; "
+                "give the same ones, or --restart to discard it."
+            )
+        self.epoch, self.best_epoch = figures["epoch"], figures["best_epoch"]
+        self.history = figures["history"]
+        self.best = _part(tensors, "best/")
+        for name, module in self.modules.items():
+            module.load_state_dict(_part(tensors, f"{name}/"))
+        adam = self.optimizer.state_dict()
+        for key, value in _part(tensors, "adam/").items():
+            number, entry = key.split("/")
+            adam["state"].setdefault(int(number), {})[entry] = value
+        self.optimizer.load_state_dict(adam)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _share(settings: Settings, step: int, steps_an_epoch: int) -> float:
+    """Return the learning rate of a step as a share of the highest."""
+    if settings.schedule == "constant":
+        return 1.0
+    done = step / max(settings.epochs * steps_an_epoch - 1, 1)
+    if done < 0.3:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * done / 0.3)) / 2
+    return (1 + math.cos(math.pi * (done - 0.3) / 0.7)) / 2
+
+
+@torch.inference_mode()
+def _validate(encoder, loss_of, data, rows, pictures) -> tuple[float, float]:
+    """Return loss and top-1 accuracy among the held-out pictures."""
+    encoder.eval()
+    embeddings = torch.cat([encoder(data.rows(part)) for part in np.array_split(rows, 4)])
+    conditions = torch.from_numpy(data.conditions[rows]).to(pictures.device)
+    loss = loss_of(embeddings, pictures[conditions], conditions)
+    candidates, target = conditions.unique(return_inverse=True)
+    similarities = similarity(embeddings.cpu().numpy(), pictures[candidates].cpu().numpy())
+    return loss.item(), float((ranks(similarities, target.cpu().numpy()) == 1).mean())
+
+
+def fit_ridge(
+    eeg: EEGSet, pictures: np.ndarray, concepts: list[str], settings: Settings, seed: int
+) -> Run:
+    """Fit the linear baseline; its strength is chosen on the same held-out pictures.
+
+    Parameters are those of `train_encoder`.
+    """
+    data = TrainingData(eeg, False, torch.device("cpu"))
+    validates = held_out(concepts, settings, seed)
+    fit = RidgeFit(len(eeg.channels), eeg.train.shape[3], pictures.shape[1])
+    train_rows, validation_rows = np.flatnonzero(~validates), np.flatnonzero(validates)
+    for rows in np.array_split(train_rows, math.ceil(len(train_rows) / 1000)):
+        fit.add(data.rows(rows), torch.from_numpy(pictures[rows]))
+    held = data.rows(validation_rows)
+    target = np.arange(len(validation_rows))
+    history = []
+    encoders = fit.solve(RIDGE_STRENGTHS)
+    for strength, encoder in zip(RIDGE_STRENGTHS, encoders, strict=True):
+        similarities = similarity(embed(encoder, held).numpy(), pictures[validation_rows])
+        found = ranks(similarities, target)
+        history.append({"strength": strength, "validation_mrr": float((1 / found).mean())})
+    best = max(range(len(history)), key=lambda i: history[i]["validation_mrr"])
+    return Run(encoders[best], encoders[best], best, history)
+
+
+def _run(
+    data: DataSet, subject: int, settings: Settings, seed: int, device: torch.device, work: Path
+) -> None:
+    """Train one encoder, measure it on the test set and leave the result in the work folder."""
+    place = work / f"sub-{subject:02d}_{settings.encoder}_seed-{seed}"
+    if place.with_suffix(".json").exists():
+        return
+    eeg, gallery = data.subject(subject), data.train_gallery
+    concepts = [candidate.concept for candidate in gallery.candidates]
+    if settings.encoder == "ridge":
+        run = fit_ridge(eeg, gallery.embeddings, concepts, settings, seed)
+    else:
+        title = f"subject {subject}, {settings.encoder}, seed {seed}"
+        run = train_encoder(
+            eeg, gallery.embeddings, concepts, settings, seed, device,
+            place.with_suffix(".checkpoint"), title,
+        )  # fmt: skip
+    result = {
+        "subject": str(subject),
+        "encoder": settings.encoder,
+        "seed": seed,
+        "settings": asdict(settings),
+        "best_epoch": run.best_epoch,
+        "history": run.history,
+        "selected": _test(run.selected, eeg, data),
+        "final": _test(run.final, eeg, data),
+    }
+    save_encoder(run.selected, place.with_suffix(".safetensors"))
+    with complete_file(place.with_suffix(".json")) as part:
+        part.write_text(json.dumps(result))
+
+
+def _test(encoder: nn.Module, eeg: EEGSet, data: DataSet) -> list[dict]:
+    """Measure an encoder, rounded as it is stored, at one and at all test repetitions."""
+    encoder = halved(encoder)
+    gallery, results = data.test_gallery, []
+    for repetitions in sorted({eeg.test_repetitions[0], eeg.test_repetitions[-1]}):
+        embeddings = embed(encoder, torch.from_numpy(eeg.evoked(repetitions)))
+        similarities = similarity(embeddings.numpy(), gallery.embeddings)
+        target = np.arange(len(gallery))
+        found = metrics(
+            similarities, target, protocol=gallery.protocol, repetitions=repetitions
+        ).to_json()
+        results.append({k: found[k] for k in ("protocol", "ways", "repetitions", "top1", "top5")})
+    return results
+
+
+def assemble(data: DataSet, runs: list[dict], work: Path, out: Path) -> None:
+    """Put a bundle together and move it to its place in one step.
+
+    Parameters
+    ----------
+    data : DataSet
+    runs : list of dict
+        What `_run` left of each; the first seed's encoders are the ones that ship.
+    work : Path
+        Folder of the runs' files.
+    out : Path
+        The bundle's folder; one that is there already is replaced.
+    """
+    seed = runs[0]["seed"]
+    subjects = list(dict.fromkeys(run["subject"] for run in runs))
+    sets = {subject: data.subject(int(subject)) for subject in subjects}
+    first = sets[subjects[0]]
+    simulated_on_demand = (first.folder / "phantom.safetensors").exists()
+    with complete_folder(out) as folder:
+        for ending in (".json", ".safetensors"):
+            shutil.copyfile(data.folder / f"test_gallery{ending}", folder / f"gallery{ending}")
+        shutil.copyfile(data.folder / "montage.safetensors", folder / "montage.safetensors")
+        for name in ("encoders", "trials", "truth"):
+            (folder / name).mkdir()
+        encoders: dict[str, dict] = {subject: {} for subject in subjects}
+        for run in runs:
+            if run["seed"] != seed:
+                continue
+            name = f"sub-{int(run['subject']):02d}_{run['encoder']}"
+            shutil.copyfile(
+                work / f"{name}_seed-{seed}.safetensors", folder / f"encoders/{name}.safetensors"
+            )
+            encoders[run["subject"]][run["encoder"]] = {
+                "file": f"encoders/{name}.safetensors",
+                "seed": seed,
+                "settings": run["settings"],
+                "best_epoch": run["best_epoch"],
+            }
+        for subject, eeg in sets.items():
+            trials = folder / f"trials/sub-{int(subject):02d}.safetensors"
+            if simulated_on_demand:
+                shutil.copyfile(eeg.folder / "phantom.safetensors", trials)
+                shutil.copyfile(eeg.folder / "truth.safetensors", folder / "truth" / trials.name)
+            else:
+                averages = np.stack([eeg.evoked(n) for n in eeg.test_repetitions], 1)
+                save_file({"eeg": torch.from_numpy(averages).half()}, trials)
+        manifest = {
+            **{k: data.description[k] for k in ("name", "simulated", "source", "licences")},
+            "subjects": subjects,
+            "channels": first.channels,
+            "sfreq": first.sfreq,
+            "tmin": first.meta["tmin"],
+            "preparation": data.description["preparation"],
+            "image_model": data.description["image_model"],
+            "protocol": data.test_gallery.protocol,
+            "checkpoint_rule": "least validation loss on held-out training pictures",
+            "encoders": encoders,
+            "trials": {
+                "kind": "phantom" if simulated_on_demand else "averages",
+                "repetitions": first.test_repetitions,
+                "files": {s: f"trials/sub-{int(s):02d}.safetensors" for s in subjects},
+            },
+            "runs": [{k: v for k, v in run.items() if k != "settings"} for run in runs],
+            "metrics": [],
+        }
+        write_manifest(folder, manifest)
+        manifest["metrics"] = [
+            {"subject": subject, "encoder": encoder, "metrics": found.to_json()}
+            for subject, encoder, found in bundle_metrics(Bundle(folder), subjects)
+        ]
+        write_manifest(folder, manifest)
+
+
+def _numbers(text: str) -> list[int]:
+    """Read "1-3,7" as [1, 2, 3, 7]."""
+    numbers = []
+    for part in text.split(","):
+        low, _, high = part.partition("-")
+        if not low.isdigit() or (high and not high.isdigit()) or int(high or low) < int(low):
+            raise argparse.ArgumentTypeError(f"{text!r} isn't a list such as 1-3,7")
+        numbers += range(int(low), int(high or low) + 1)
+    return list(dict.fromkeys(numbers))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("There is no CUDA device here; leave --device out to train on the CPU.")
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise InputError(f"There is no device {name!r}; give auto, cpu or cuda.") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m nice_demo.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, help="data folder (default: the phantom's)")
+    parser.add_argument("--out", type=Path, help="the bundle (default: weights/NAME)")
+    parser.add_argument("--subjects", type=_numbers, help="such as 1-3,7 (default: all, 1-10)")
+    parser.add_argument("--seeds", type=_numbers, default=[1], help="such as 1-3; the first ships")
+    parser.add_argument("--encoder", choices=[e for e in ENCODERS if e != "ridge"])
+    for name in ("epochs", "batch"):
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--schedule", choices=["constant", "one-cycle"])
+    parser.add_argument("--validation", choices=["concepts", "conditions"])
+    parser.add_argument("--dropout", type=float)
+    parser.add_argument("--learnable-scale", action="store_true", default=None)
+    parser.add_argument("--single-trials", action="store_true", default=None)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once on a CPU, a core each")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
+    parser.add_argument("--restart", action="store_true", help="discard an interrupted training")
+    return parser
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run ``python -m nice_demo.train``."""
+    options = _parser().parse_args(argv)
+    given = {
+        k: v for k, v in vars(options).items() if k in Settings.__dataclass_fields__ and v is not None
+    }
+    settings = replace(PAPER if options.data else PHANTOM, **given)
+    if settings.epochs < 1 or settings.batch < 2 or settings.lr <= 0:
+        raise InputError("Training needs --epochs of at least 1, --batch of 2, and --lr above 0.")
+    if not 0 <= settings.dropout < 1:
+        raise InputError("--dropout is a probability: give a number from 0 to below 1.")
+    device = _device(options.device)
+    folder = options.data or Path("data/phantom")
+    if not options.data:
+        from nice_demo.sources.phantom.prepare import prepare_phantom  # needs the train extra
+
+        prepare_phantom(folder, options.subjects or list(range(1, 11)))
+    data = DataSet.open(folder)
+    subjects = options.subjects or data.subjects
+    for subject in subjects:  # whatever is wrong is said before hours of training
+        data.subject(subject)
+    out = options.out or Path("weights") / data.description["name"]
+
+    work = out.parent / f".{out.name}.training"
+    if options.restart:
+        shutil.rmtree(work, ignore_errors=True)
+    if work.exists() and any(work.iterdir()) and not options.resume:
+        raise InputError(
+            f"An interrupted training lies in {work}; give --resume to go on with it, "
+            "or --restart to discard it."
+        )
+    work.mkdir(parents=True, exist_ok=True)
+    ridge = replace(settings, encoder="ridge")
+    tasks = [(subject, settings, seed) for seed in options.seeds for subject in subjects]
+    tasks += [(subject, ridge, options.seeds[0]) for subject in subjects]
+    if options.jobs > 1 and device.type == "cpu":
+        from joblib import Parallel, delayed
+
+        Parallel(options.jobs)(delayed(_run)(data, *task, device, work) for task in tasks)
+    else:
+        for task in tasks:
+            _run(data, *task, device, work)
+    runs = [
+        json.loads((work / f"sub-{s:02d}_{settings.encoder}_seed-{seed}.json").read_text())
+        for s, settings, seed in tasks
+    ]
+    assemble(data, runs, work, out)
+    shutil.rmtree(work)
+    print(_summary(runs, out))
+    return 0
+
+
+def _summary(runs: list[dict], out: Path) -> str:
+    lines = [f"{out}: test accuracy, top-1 / top-5 (selected epoch; final epoch)"]
+    for run in runs:
+        for selected, final in zip(run["selected"], run["final"], strict=True):
+            best, last = (
+                f"{found['top1']['value']:.1%} / {found['top5']['value']:.1%}"
+                for found in (selected, final)
+            )
+            lines.append(
+                f"  subject {run['subject']:>2}  {run['encoder']:<8} seed {run['seed']}  "
+                f"{selected['repetitions']:>2} repetitions  {best}; {last}"
+            )
+    lines.append(f"  {runs[0]['selected'][0]['ways']}-way, chance as 1 in that many")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,15 +13,16 @@ import sys
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import torch
 
 from nice_demo import __version__
-from nice_demo.encoders import open_encoder
+from nice_demo.encoders import embed, open_encoder
 from nice_demo.errors import InputError, command
 from nice_demo.files import read_json, sha256, write_json
 from nice_demo.gallery import Gallery
 from nice_demo.montage import Montage
-from nice_demo.retrieval import Metrics
+from nice_demo.retrieval import Metrics, metrics, similarity
 from nice_demo.trials import Trials, open_trials
 
 SCHEMA = 1
@@ -190,6 +191,34 @@ class Bundle:
                 if metrics.repetitions == repetitions:
                     return metrics
         return None
+
+    def measure(self, subject: str) -> dict[str, list[Metrics]]:
+        """Decode all of a subject's test trials.
+
+        Returns
+        -------
+        dict of str to list of Metrics
+            By encoder; one `Metrics` for each of `repetitions`.
+        """
+        trials, target = self.trials(subject), np.arange(len(self.gallery))
+        eeg = np.stack(
+            [[trials.evoked(c, n).eeg for n in self.repetitions] for c in range(len(target))], 1
+        )  # (averages, conditions, channels, times)
+        return {
+            name: [
+                metrics(
+                    similarity(
+                        embed(self.encoder(subject, name), torch.from_numpy(averages)).numpy(),
+                        self.gallery.embeddings,
+                    ),
+                    target,
+                    protocol=self.gallery.protocol,
+                    repetitions=repetitions,
+                )
+                for repetitions, averages in zip(self.repetitions, eeg, strict=True)
+            ]
+            for name in self.encoders(subject)
+        }
 
 
 _NEEDED = {

@@ -1,4 +1,4 @@
-"""Where the page reads a candidate's picture: a Twemoji graphic or a file in the gallery's folder."""
+"""Where the page reads a candidate's picture: a Twemoji graphic, or a file of the gallery."""
 
 import re
 from functools import cache

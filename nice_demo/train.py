@@ -34,7 +34,6 @@ from nice_demo.eegset import DataSet, EEGSet
 from nice_demo.encoders import ENCODERS, build, embed, halved, save_encoder
 from nice_demo.encoders.ridge import RidgeFit
 from nice_demo.errors import InputError, command
-from nice_demo.evaluate import bundle_metrics
 from nice_demo.files import complete_file, complete_folder
 from nice_demo.retrieval import metrics, ranks, similarity
 
@@ -465,9 +464,12 @@ def assemble(data: DataSet, runs: list[dict], work: Path, out: Path) -> None:
             "metrics": [],
         }
         write_manifest(folder, manifest)
+        bundle = Bundle(folder)
         manifest["metrics"] = [
             {"subject": subject, "encoder": encoder, "metrics": found.to_json()}
-            for subject, encoder, found in bundle_metrics(Bundle(folder), subjects)
+            for subject in tqdm(subjects, "measuring the bundle", unit="subject")
+            for encoder, by_repetitions in bundle.measure(subject).items()
+            for found in by_repetitions
         ]
         write_manifest(folder, manifest)
 

@@ -4,6 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from tiny import make_tiny_data
+
+from nice_demo import train
+
+# Enough to beat chance on `tiny_data` in seconds.
+TINY_TRAINING = ["--epochs", "12", "--batch", "60", "--lr", "2e-3", "--schedule", "one-cycle"]
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -15,3 +21,17 @@ def shared_data() -> Path:
         message = f"no real data at {SHARED_DATA}"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data folder of two small phantom subjects; not to be changed."""
+    return make_tiny_data(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle trained on `tiny_data`; not to be changed."""
+    out = tmp_path_factory.mktemp("weights") / "tiny"
+    assert train.main([*TINY_TRAINING, "--data", str(tiny_data), "--out", str(out)]) == 0
+    return out

@@ -43,8 +43,9 @@ def _choose(names: list[str], path: Path) -> str:
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    # Memory-mapped, so that a header that promises more than the file holds costs nothing.
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    # Memory-mapped, so that a header that promises more than the file holds costs nothing;
+    # arrays of objects (pickles) can't be mapped and are refused.
+    return np.lib.format.open_memmap(path, mode="r")
 
 
 def _read_npz(path: Path) -> np.ndarray:
@@ -101,7 +102,7 @@ def read_array(path: Path | str) -> np.ndarray:
             warnings.simplefilter("ignore")
             array = _READERS[suffix](path)
             if not isinstance(array, np.ndarray):
-                raise ValueError(f"it isn't a {suffix} file inside")
+                raise ValueError("it holds something other than an array")
     except InputError:
         raise
     except Exception as error:  # whatever a parser makes of foreign bytes, the file is unusable

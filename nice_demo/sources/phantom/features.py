@@ -9,7 +9,6 @@ the latter two. In: the pictures of `pictures`. Out: two galleries and `pictures
 import math
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
-from itertools import batched
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from nice_demo.embed import embed_pictures
+from nice_demo.embed import batches, embed_pictures
 from nice_demo.files import complete_file
 from nice_demo.gallery import Candidate, Gallery
 from nice_demo.pictures import TWEMOJI_LICENCE
@@ -176,8 +175,8 @@ def semantic(texts: list[str]) -> np.ndarray:
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR, local_files_only=True)
     model = AutoModel.from_pretrained(MODEL_DIR, local_files_only=True).eval()
     embeddings = []
-    for batch in batched(texts, 64):
-        tokens = tokenizer(list(batch), padding=True, truncation=True, return_tensors="pt")
+    for batch in batches(texts, 64):
+        tokens = tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
         with torch.inference_mode():
             states = model(**tokens).last_hidden_state
         mask = tokens["attention_mask"][..., None]
@@ -248,13 +247,11 @@ def joined_embedding(
     )
 
 
-def _features(
-    pictures: list[tuple[Concept, int]], seed: int, bar: tqdm
-) -> dict[str, np.ndarray]:
+def _features(pictures: list[tuple[Concept, int]], seed: int, bar: tqdm) -> dict[str, np.ndarray]:
     """Return the raw low-level, visual and semantic features of pictures, one row for each."""
     network = efficientnet()
     low, seen = [], []
-    for batch in batched(drawn(pictures, seed), _BATCH):
+    for batch in batches(drawn(pictures, seed), _BATCH):
         low.append(low_level(batch))
         seen.append(visual(batch, network))
         bar.update(len(batch))
@@ -299,12 +296,16 @@ def make_pictures(
 ) -> None:
     """Draw the phantom's pictures and write their features and embeddings.
 
-    Writes into `folder`: ``test_gallery.*`` (200 candidates), ``train_gallery.*`` (a candidate for
-    each training picture, its id ending in the number of the augmentation, 0 for the plain one;
-    `draw` draws it again from code, number and seed) and ``pictures.safetensors`` with ``test_low``,
-    ``test_visual``, ``test_semantic``, ``train_low``, ``train_visual``, ``train_semantic``, rows in the
-    galleries' order, centred and of unit mean power over the training pictures. Takes some five
-    minutes on two cores.
+    Writes into `folder`:
+
+    - ``test_gallery.*``: 200 candidates, their ids the emoji codes;
+    - ``train_gallery.*``: a candidate for each training picture, its id ending in the number of
+      the augmentation, 0 for the plain one (`draw` draws it again from code, number and seed);
+    - ``pictures.safetensors``: ``test_low``, ``test_visual``, ``test_semantic``, ``train_low``,
+      ``train_visual`` and ``train_semantic``, rows in the galleries' order, centred and of unit
+      mean power over the training pictures.
+
+    Takes some six minutes on two cores.
 
     Parameters
     ----------

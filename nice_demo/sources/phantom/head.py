@@ -12,6 +12,7 @@ import numpy as np
 from scipy.linalg import sqrtm, toeplitz
 
 from nice_demo.montage import CHANNELS, positions
+from nice_demo.sources.phantom.features import LOW_LEVEL_AXES
 from nice_demo.sources.phantom.trials import _MARGIN, N_TIMES, SFREQ, Phantom
 
 REFERENCE = "Fz"  # as in THINGS-EEG2, whose 63 channels therefore lack it
@@ -181,7 +182,7 @@ def _tuning(area, side, source, features, everyone, own) -> dict[str, np.ndarray
             rows = slice(0, 2) if source % 4 < 2 else slice(2, 4)
             columns = slice(2, 4) if side < 0 else slice(0, 2)
             field[rows, columns] = 1
-            drawn *= np.broadcast_to(field, (size // 16, 4, 4)).ravel()
+            drawn *= np.broadcast_to(field[..., None], LOW_LEVEL_AXES).ravel()
         tuning[kind] = weight * drawn / np.linalg.norm(drawn)
     return tuning
 

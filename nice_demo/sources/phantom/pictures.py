@@ -189,7 +189,9 @@ def _placed(
     return np.stack([np.asarray(plane) for plane in planes], axis=-1)
 
 
-def _recoloured(graphic: np.ndarray, hue: float, saturation: float, brightness: float) -> np.ndarray:
+def _recoloured(
+    graphic: np.ndarray, hue: float, saturation: float, brightness: float
+) -> np.ndarray:
     """Return the graphic with its hue turned (a share of the circle) and the rest multiplied."""
     turn = np.array([colorsys.hsv_to_rgb((hue + third / 3) % 1, 1, 1) for third in range(3)])
     # Rows of `turn` are where pure red, green and blue go; grey must stay what it is.

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from nice_demo.eegset import META, EEGSet
 from nice_demo.files import complete_file, write_json
+from nice_demo.gallery import Gallery
 from nice_demo.montage import CHANNELS, Montage
 from nice_demo.preparation import shrunk_covariance, whitening_matrix
 from nice_demo.sources.phantom.difficulty import GAINS
@@ -51,9 +52,9 @@ def prepare_phantom(
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "dataset.json").exists():
-        pictures = make_pictures(folder, image_model, revision=revision, seed=SEED)
+        make_pictures(folder, image_model, revision, SEED)
         Montage.standard(CHANNELS).save(folder / "montage.safetensors")
-        write_json(folder / "dataset.json", _description(pictures))
+        write_json(folder / "dataset.json", _description(Gallery.open(folder / "test_gallery")))
     wanted = [s for s in subjects if not (folder / f"sub-{s:02d}" / META).exists()]
     if len(wanted) < len(subjects):
         print(f"{len(subjects) - len(wanted)} of {len(subjects)} subjects are there already")
@@ -148,12 +149,12 @@ def _truth(phantom: Phantom, extra: dict[str, np.ndarray]) -> dict[str, np.ndarr
     }
 
 
-def _description(image_model: dict) -> dict:
+def _description(gallery: Gallery) -> dict:
     return {
         "name": "phantom",
         "source": "phantom subjects: EEG simulated with a spherical head model",
         "simulated": True,
-        "image_model": image_model,
+        "image_model": gallery.image_model,
         "preparation": {
             "sfreq": SFREQ,
             "epoch": [-0.2, 0.996],

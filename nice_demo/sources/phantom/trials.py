@@ -136,7 +136,9 @@ class Phantom:
         alpha = _coloured(rhythm * amplitude[:, 1:, None], self.alpha_spectrum)
         sources = [self._activity(shown, gains, np.clip(delays, -40, 40)), background, alpha]
         mixing = np.concatenate([self.patterns, self.noise, self.alpha], axis=1) / RESOLUTION
-        steps = mixing @ np.concatenate(sources, axis=1)
+        # Sources first and one matrix product: much faster than a small product for each trial.
+        stacked = np.concatenate([s.swapaxes(0, 1) for s in sources]).reshape(mixing.shape[1], -1)
+        steps = (mixing @ stacked).reshape(channels, count, N_TIMES).swapaxes(0, 1)
         steps += (sensor[:, :-1] - sensor[:, -1:]) * (self.sensor_noise / RESOLUTION)
         return np.rint(steps, out=steps).astype(np.int32)
 

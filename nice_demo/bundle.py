@@ -248,10 +248,11 @@ def write_manifest(folder: Path, content: dict) -> None:
 def _info(bundle: Bundle) -> str:
     manifest = bundle.manifest
     megabytes = sum(entry["bytes"] for entry in manifest["files"].values()) / 1e6
+    encoders = sorted({name for subject in bundle.subjects for name in bundle.encoders(subject)})
     lines = [
         f"{bundle.name}: {'SIMULATED EEG, ' if bundle.simulated else ''}{manifest['source']}",
         f"subjects     {', '.join(bundle.subjects)}",
-        f"encoders     {', '.join(sorted({e for s in bundle.subjects for e in bundle.encoders(s)}))}",
+        f"encoders     {', '.join(encoders)}",
         f"gallery      {len(bundle.gallery)} candidates, {bundle.gallery.protocol} protocol",
         f"image model  {manifest['image_model'].get('name')} "
         f"({manifest['image_model'].get('revision')})",

@@ -21,9 +21,7 @@ class ContrastiveLoss(nn.Module):
 
     def __init__(self, learnable: bool = False) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(
-            torch.tensor(math.log(LOGIT_SCALE)), requires_grad=learnable
-        )
+        self.log_scale = nn.Parameter(torch.tensor(math.log(LOGIT_SCALE)), requires_grad=learnable)
 
     def forward(self, eeg: Tensor, pictures: Tensor, conditions: Tensor) -> Tensor:
         """Return the loss of a batch.

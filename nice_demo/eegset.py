@@ -173,9 +173,13 @@ class EEGSet:
         """
         folder = Path(folder)
         meta = read_json(folder / META)
-        if missing := sorted({"channels", "sfreq", "tmin", "unit", "test_repetitions"} - meta.keys()):
+        if missing := sorted(
+            {"channels", "sfreq", "tmin", "unit", "test_repetitions"} - meta.keys()
+        ):
             raise InputError(f"{folder / META} lacks {', '.join(missing)}; prepare anew.")
-        eeg = cls(folder, meta, *(memory_map(folder / f"{s}.safetensors") for s in ("train", "test")))
+        eeg = cls(
+            folder, meta, *(memory_map(folder / f"{s}.safetensors") for s in ("train", "test"))
+        )
         for split in ("train", "test"):
             _check(getattr(eeg, split), folder / f"{split}.safetensors", meta)
         if meta["test_repetitions"] and len(meta["test_repetitions"]) != eeg.test.shape[1]:

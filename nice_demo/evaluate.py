@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from nice_demo.errors import InputError, command
+from nice_demo.bundle import Bundle
+from nice_demo.errors import command
 from nice_demo.retrieval import (
     PROTOCOLS,
     STATISTICS,
@@ -37,26 +39,51 @@ CANDIDATES = {
 }
 
 
-# ================================================================ TO BE FILLED IN: bundles
-def evaluate_bundle(path: Path, subjects: Sequence[str] | None) -> dict[str, Metrics]:
-    """Evaluate the encoders of a bundle on its test trials.
+def evaluate_bundle(
+    bundle: Bundle, subjects: Sequence[str] | None = None
+) -> dict[str, dict[str, list[Metrics]]]:
+    """Decode all test trials of a bundle anew.
 
     Parameters
     ----------
-    path : Path
-        The bundle's folder.
+    bundle : Bundle
     subjects : sequence of str or None
         Which subjects; None for all.
 
     Returns
     -------
-    dict of str to Metrics
-        By subject.
+    dict of str to dict of str to list of Metrics
+        By subject and encoder; at one repetition and at all.
+
+    Raises
+    ------
+    InputError
+        For a subject who isn't in the bundle.
     """
-    raise InputError(f"{path} can't be evaluated: bundles aren't read here yet; use --latents.")
+    subjects = list(dict.fromkeys(subjects or bundle.subjects))
+    for subject in subjects:
+        bundle.encoders(subject)
+    ends = sorted({bundle.repetitions[0], bundle.repetitions[-1]})
+    return {
+        subject: {
+            encoder: [found for found in measured if found.repetitions in ends]
+            for encoder, measured in bundle.measure(subject).items()
+        }
+        for subject in tqdm(subjects, "decoding", unit="subject", leave=False)
+    }
 
 
-# ================================================================ end of what is to be filled in
+def differing(
+    bundle: Bundle, measured: dict[str, dict[str, list[Metrics]]]
+) -> list[tuple[str, str, int]]:
+    """Return subject, encoder and repetitions wherever the manifest says something else."""
+    return [
+        (subject, encoder, found.repetitions)
+        for subject, by_encoder in measured.items()
+        for encoder, several in by_encoder.items()
+        for found in several
+        if bundle.metrics(subject, encoder, found.repetitions) != found
+    ]
 
 
 def evaluate_latents(
@@ -194,6 +221,60 @@ def table(figures: Metrics | MetricsOverSubjects, p: dict[str, float] | None = N
     )
 
 
+def bundle_table(bundle: Bundle, measured: dict[str, dict[str, list[Metrics]]]) -> str:
+    """Lay out the top-1 and top-5 of a bundle: a line for each subject and encoder, then means.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    measured : dict
+        From `evaluate_bundle`.
+    """
+    one = next(iter(next(iter(measured.values())).values()))[0]
+
+    def cell(figure: Proportion | SubjectMean) -> str:
+        if figure.low is None:
+            return f"{100 * figure.value:5.1f}"
+        return f"{100 * figure.value:5.1f} ({100 * figure.low:4.1f} to {100 * figure.high:4.1f})"
+
+    def line(name: str, encoder: str, several: Sequence[Metrics | MetricsOverSubjects]) -> str:
+        cells = [cell(figure) for found in several for figure in (found.top1, found.top5)]
+        return "  ".join([f"{name:>7}  {encoder:<8}", *(f"{text:<21}" for text in cells)]).rstrip()
+
+    repetitions = [
+        found.repetitions for found in next(iter(next(iter(measured.values())).values()))
+    ]
+    heads = [
+        f"{top}, {n} repetition{'s' * (n > 1)}" for n in repetitions for top in ("top-1", "top-5")
+    ]
+    lines = [
+        "  ".join([f"{'subject':>7}  {'encoder':<8}", *(f"{head:<21}" for head in heads)]).rstrip()
+    ]
+    lines += [
+        line(subject, encoder, several)
+        for subject, by_encoder in measured.items()
+        for encoder, several in by_encoder.items()
+    ]
+    chances = [f"{100 * top.chance:5.1f}" for _ in repetitions for top in (one.top1, one.top5)]
+    lines.append("  ".join([f"{'chance':>7}  {'':<8}", *(f"{c:<21}" for c in chances)]).rstrip())
+    for encoder in sorted({name for by_encoder in measured.values() for name in by_encoder}):
+        lists = [by_encoder[encoder] for by_encoder in measured.values() if encoder in by_encoder]
+        if len(lists) > 1:
+            over = [mean_over_subjects(same) for same in zip(*lists, strict=True)]
+            lines.append(line("mean", encoder, over))
+    kind = "SIMULATED EEG" if bundle.simulated else bundle.manifest["source"]
+    return "\n".join(
+        [
+            f"{bundle.name}: {kind}. {one.ways}-way retrieval in %, {one.protocol} protocol: "
+            f"{CANDIDATES[one.protocol]}.",
+            f"{one.trials} trials a subject. Intervals: Wilson 95 % over trials; for means, t over "
+            "subjects.",
+            "",
+            *lines,
+        ]
+    )
+
+
 # ---------------------------------------------------------------- the command
 
 
@@ -272,15 +353,26 @@ def main(argv: list[str] | None = None) -> int:
         }
         text = table(figures, p)
     else:
-        by_subject = evaluate_bundle(options.bundle, options.subjects)
-        mean = mean_over_subjects(list(by_subject.values()))
+        bundle = Bundle(options.bundle)
+        measured = evaluate_bundle(bundle, options.subjects)
+        other = differing(bundle, measured)
         content = {
             "bundle": str(options.bundle),
-            "subjects": {name: figures.to_json() for name, figures in by_subject.items()},
-            "mean": mean.to_json(),
+            "simulated": bundle.simulated,
+            "equals_manifest": not other,
+            "subjects": {
+                subject: {
+                    encoder: [found.to_json() for found in several]
+                    for encoder, several in by_encoder.items()
+                }
+                for subject, by_encoder in measured.items()
+            },
         }
-        parts = [f"{name}\n{table(figures)}" for name, figures in by_subject.items()]
-        text = "\n\n".join(parts + ([f"All subjects\n{table(mean)}"] if len(parts) > 1 else []))
+        verdict = "These figures equal those in the manifest."
+        if other:
+            places = "; ".join(f"subject {s}, {e}, {n} repetitions" for s, e, n in other)
+            verdict = f"The manifest has other figures for: {places}."
+        text = f"{bundle_table(bundle, measured)}\n\n{verdict}"
     print(json.dumps(content, indent=1, ensure_ascii=False) if options.json else text)
     return 0
 

@@ -32,6 +32,7 @@ def complete_file(path: Path | str) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
+        part.chmod(0o644)  # some writers leave files that only their owner can read
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -64,11 +64,13 @@ class Gallery:
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.candidates):
             raise InputError(
-                f"The gallery names {len(self.candidates)} candidates but its embeddings have shape "
-                f"{self.embeddings.shape}; both need one row for each candidate."
+                f"The gallery names {len(self.candidates)} candidates but its embeddings have "
+                f"shape {self.embeddings.shape}; both need one row for each candidate."
             )
         if not np.isfinite(self.embeddings).all():
-            raise InputError("The gallery's embeddings hold NaN or infinity; embed the pictures anew.")
+            raise InputError(
+                "The gallery's embeddings hold NaN or infinity; embed the pictures anew."
+            )
         ids = [candidate.id for candidate in self.candidates]
         if len(set(ids)) < len(ids):
             raise InputError("Two candidates of the gallery have the same id; ids must be unique.")
@@ -121,12 +123,12 @@ class Gallery:
         try:
             embeddings = load_file(array_file)["embeddings"]
         except (OSError, KeyError, SafetensorError) as error:
-            raise InputError(f"{array_file} can't be read ({error}); make the gallery anew.") from None
+            raise InputError(
+                f"{array_file} can't be read ({error}); make the gallery anew."
+            ) from None
         try:
             candidates = [Candidate(**entry) for entry in description["candidates"]]
-            return cls(
-                candidates, embeddings, description["image_model"], description["protocol"]
-            )
+            return cls(candidates, embeddings, description["image_model"], description["protocol"])
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"{stem.with_suffix('.json')} isn't a gallery ({error}); make it anew."

@@ -35,6 +35,7 @@ from nice_demo.encoders import ENCODERS, build, embed, halved, save_encoder
 from nice_demo.encoders.ridge import RidgeFit
 from nice_demo.errors import InputError, command
 from nice_demo.files import complete_file, complete_folder
+from nice_demo.prepare import numbers
 from nice_demo.retrieval import metrics, ranks, similarity
 
 
@@ -474,17 +475,6 @@ def assemble(data: DataSet, runs: list[dict], work: Path, out: Path) -> None:
         write_manifest(folder, manifest)
 
 
-def _numbers(text: str) -> list[int]:
-    """Read "1-3,7" as [1, 2, 3, 7]."""
-    numbers = []
-    for part in text.split(","):
-        low, _, high = part.partition("-")
-        if not low.isdigit() or (high and not high.isdigit()) or int(high or low) < int(low):
-            raise argparse.ArgumentTypeError(f"{text!r} isn't a list such as 1-3,7")
-        numbers += range(int(low), int(high or low) + 1)
-    return list(dict.fromkeys(numbers))
-
-
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -504,8 +494,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", type=Path, help="data folder (default: the phantom's)")
     parser.add_argument("--out", type=Path, help="the bundle (default: weights/NAME)")
-    parser.add_argument("--subjects", type=_numbers, help="such as 1-3,7 (default: all, 1-10)")
-    parser.add_argument("--seeds", type=_numbers, default=[1], help="such as 1-3; the first ships")
+    parser.add_argument("--subjects", type=numbers, help="such as 1-3,7 (default: all, 1-10)")
+    parser.add_argument("--seeds", type=numbers, default=[1], help="such as 1-3; the first ships")
     parser.add_argument("--encoder", choices=[e for e in ENCODERS if e != "ridge"])
     for name in ("epochs", "batch"):
         parser.add_argument(f"--{name}", type=int)
@@ -527,7 +517,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run ``python -m nice_demo.train``."""
     options = _parser().parse_args(argv)
     given = {
-        k: v for k, v in vars(options).items() if k in Settings.__dataclass_fields__ and v is not None
+        k: v
+        for k, v in vars(options).items()
+        if k in Settings.__dataclass_fields__ and v is not None
     }
     settings = replace(PAPER if options.data else PHANTOM, **given)
     if settings.epochs < 1 or settings.batch < 2 or settings.lr <= 0:

@@ -43,9 +43,7 @@ def halved(encoder: nn.Module) -> nn.Module:
     Biases and running statistics stay float32: they are few, and some are large.
     """
     state = encoder.state_dict()
-    encoder.load_state_dict(
-        {k: v.half().float() if v.ndim > 1 else v for k, v in state.items()}
-    )
+    encoder.load_state_dict({k: v.half().float() if v.ndim > 1 else v for k, v in state.items()})
     return encoder
 
 
@@ -79,7 +77,9 @@ def open_encoder(path: Path | str) -> nn.Module:
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} can't be opened as an encoder ({error}); train it anew.") from None
+        raise InputError(
+            f"{path} can't be opened as an encoder ({error}); train it anew."
+        ) from None
     return encoder.eval()
 
 

@@ -99,8 +99,8 @@ class NICE(nn.Module):
         return self.norm(projected + self.dropout(self.residual(functional.gelu(projected))))
 
     def temporal_spatial(self, eeg: Tensor) -> Tensor:
-        """Convolve in time and over channels: (batch, channels, times) → (batch, filters, tokens)."""
-        batch, channels, _ = eeg.shape
+        """Convolve in time and over channels: EEG → (batch, filters, tokens)."""
+        batch = len(eeg)
         patches = _running_mean(eeg, POOL).unfold(2, KERNEL, STRIDE)  # (batch, ch, tokens, 25)
         tokens = patches.shape[2]
         patches = patches.transpose(1, 2).reshape(-1, KERNEL)  # (batch · tokens · channels, 25)
@@ -131,11 +131,13 @@ class NICE(nn.Module):
 
 
 class LiteralNICE(NICE):
-    """The same encoder in the order in which the paper writes it: what tests and benchmarks hold
-    `NICE` against. It shares `NICE`'s parameters and their names."""
+    """The same encoder, computed in the order in which the paper writes it.
+
+    Tests and benchmarks hold `NICE` against it; the parameters and their names are the same.
+    """
 
     def temporal_spatial(self, eeg: Tensor) -> Tensor:
-        """Convolve in time and over channels: (batch, channels, times) → (batch, filters, tokens)."""
+        """Convolve in time and over channels: EEG → (batch, filters, tokens)."""
         activity = functional.avg_pool2d(self.temporal(eeg[:, None]), (1, POOL), (1, STRIDE))
         activity = functional.elu(self.temporal_norm(activity))  # (batch, filters, ch, tokens)
         return self.spatial_norm(self.spatial(activity)).squeeze(2)

@@ -255,15 +255,22 @@ def _features(pictures: list[tuple[Concept, int]], seed: int, bar: tqdm) -> dict
         low.append(low_level(batch))
         seen.append(visual(batch, network))
         bar.update(len(batch))
-    texts = [concept.words for concept, _ in pictures]
-    # A concept's words are the same for all of its pictures: embed them once.
-    once = sorted(set(texts))
-    row = {text: number for number, text in enumerate(once)}
     return {
         "low": np.concatenate(low),
         "visual": np.concatenate(seen),
-        "semantic": semantic(once)[[row[text] for text in texts]],
+        "semantic": _meanings([concept for concept, _ in pictures]),
     }
+
+
+def _meanings(concepts: list[Concept]) -> np.ndarray:
+    """Return the semantic features of concepts, with and without their category."""
+    # The category tells a dog from a hot dog; alone it would draw too much together.
+    # A concept's words are the same for all of its pictures: embed them once.
+    once = list(dict.fromkeys(concepts))
+    alone = semantic([concept.words for concept in once])
+    in_category = semantic([f"{concept.words} ({concept.category})" for concept in once])
+    row = {concept: number for number, concept in enumerate(once)}
+    return ((alone + in_category) / 2)[[row[concept] for concept in concepts]]
 
 
 def _counted(pictures: Iterable[Image.Image], bar: tqdm) -> Iterator[Image.Image]:

@@ -20,6 +20,7 @@ BACKGROUND = 6e-6  # V, standard deviation of the 1/f background
 ALPHA = 3e-6  # V, of alpha at the electrode where it is strongest
 SENSORS = 1.5e-6  # V, of a sensor's own noise
 JITTER = 0.010  # s, of the latency over trials
+OUTERMOST = 0.85  # of the radius: no source farther from the centre; the inner skull is at 0.9
 SHARED = 0.6  # share of a source's tuning that all subjects have in common
 
 
@@ -120,7 +121,10 @@ def make_phantom(
         for side in (-1, 1):
             mirror = np.array([side, 1, 1])
             for source in range(area.sources):
-                place = _unit(area.direction) * area.depth * radius + offset + rng.normal(0, 0.006, 3)
+                place = (
+                    _unit(area.direction) * area.depth * radius + offset + rng.normal(0, 0.006, 3)
+                )
+                place *= min(1, OUTERMOST * radius / np.linalg.norm(place))
                 places.append(centre + mirror * place)
                 tilts.append(_unit(mirror * _unit(area.tilt) + rng.normal(0, 0.45, 3)))
                 strengths.append(strength)
@@ -237,8 +241,8 @@ def _background(names, centre, radius, rng) -> np.ndarray:
 
 def _alpha(names, centre, radius, rng) -> np.ndarray:
     """Return the scalp patterns of six posterior alpha sources: (n_channels, 6) in V."""
-    directions = np.array([[side * x, y, z] for side in (-1, 1)
-                           for x, y, z in [(0.25, -0.9, 0.3), (0.4, -0.7, 0.6), (0.5, -0.8, 0.1)]])  # fmt: skip
+    right = np.array([(0.25, -0.9, 0.3), (0.4, -0.7, 0.6), (0.5, -0.8, 0.1)])
+    directions = np.concatenate([right * [-1, 1, 1], right])
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     places = centre + 0.78 * radius * directions + rng.normal(0, 0.005, directions.shape)
     tilts = directions + rng.normal(0, 0.3, directions.shape)
@@ -247,7 +251,7 @@ def _alpha(names, centre, radius, rng) -> np.ndarray:
 
 
 def _course(latency: float, width: float) -> np.ndarray:
-    """A wave of about one and a half cycles around `latency`, 0 before 40 ms; peak 1."""
+    """Return a wave of about one and a half cycles around `latency`, 0 at first; peak 1."""
     time = np.arange(-_MARGIN, _MARGIN + 1) / 1000
     wave = np.exp(-0.5 * ((time - latency) / width) ** 2)
     wave *= np.cos(2 * np.pi * (time - latency) / (5 * width))

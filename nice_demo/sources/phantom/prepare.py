@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from nice_demo.eegset import META, EEGSet
+from nice_demo.errors import InputError
 from nice_demo.files import complete_file, write_json
 from nice_demo.gallery import Gallery
 from nice_demo.montage import CHANNELS, Montage
@@ -18,6 +19,7 @@ from nice_demo.sources.phantom.features import make_pictures
 from nice_demo.sources.phantom.head import AREAS, make_phantom
 from nice_demo.sources.phantom.trials import (
     BASELINE,
+    N_TIMES,
     RESOLUTION,
     SESSIONS,
     SFREQ,
@@ -50,6 +52,11 @@ def prepare_phantom(
     jobs : int
         Subjects prepared at once; −1: one for each core. Each takes about 1.5 GB of memory.
     """
+    unknown = [subject for subject in subjects if subject not in GAINS]
+    if unknown:
+        raise InputError(
+            f"There is no phantom subject {unknown[0]}; choose from 1 to {max(GAINS)}."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "dataset.json").exists():
         make_pictures(folder, image_model, revision, SEED)
@@ -108,24 +115,53 @@ def training_averages(phantom: Phantom) -> tuple[np.ndarray, np.ndarray]:
         Σ^(−1/2) of each session's training trials.
     averages : array of shape (n_conditions, n_channels, 250), float32
     """
-    conditions, channels = len(phantom.drives), len(phantom.patterns)
-    trials = [
-        phantom.trials("train", c, range(TRAIN_REPETITIONS)).astype(np.int16)
-        for c in range(conditions)
-    ]
-    trials = np.stack(trials)  # (conditions, repetitions = sessions, channels, times)
-    whitening = np.empty((SESSIONS, channels, channels))
-    chunks = np.array_split(np.arange(conditions), max(conditions // 250, 1))
-    for session in range(SESSIONS):
-        covariance = sum(
-            len(chunk) * shrunk_covariance(_volts(trials[chunk, session])) for chunk in chunks
-        )
-        whitening[session] = whitening_matrix(covariance / conditions)
-    averages = np.empty((conditions, channels, trials.shape[-1] - BASELINE), np.float32)
-    for chunk in chunks:
-        mean = (whitening @ _volts(trials[chunk])).mean(1)
-        averages[chunk] = mean[..., BASELINE:]
-    return whitening, averages
+    trials = training_trials(phantom)
+    whitening = session_whitening(trials)
+    return whitening, whitened_average(trials, whitening)
+
+
+def training_trials(phantom: Phantom) -> np.ndarray:
+    """Return all training trials, (n_conditions, 4, n_channels, 300), int16 amplifier steps.
+
+    The second axis is both repetition and session.
+    """
+    shape = len(phantom.drives), TRAIN_REPETITIONS, len(phantom.patterns), N_TIMES
+    trials = np.empty(shape, np.int16)
+    for condition, room in enumerate(trials):
+        room[:] = phantom.trials("train", condition, range(TRAIN_REPETITIONS))
+    return trials
+
+
+def session_whitening(trials: np.ndarray) -> np.ndarray:
+    """Return Σ^(−1/2) of each session, (4, n_channels, n_channels), from `training_trials`."""
+    covariance = sum(
+        np.stack([len(part) * shrunk_covariance(_volts(part[:, s])) for s in range(SESSIONS)])
+        for part in _parts(trials)
+    )
+    return np.stack([whitening_matrix(session / len(trials)) for session in covariance])
+
+
+def whitened_average(trials: np.ndarray, whitening: np.ndarray) -> np.ndarray:
+    """Whiten each session, average over sessions and keep what follows the picture's onset.
+
+    Parameters
+    ----------
+    trials : array of shape (n_conditions, 4, n_channels, 300)
+    whitening : array of shape (4, n_channels, n_channels)
+
+    Returns
+    -------
+    array of shape (n_conditions, n_channels, 250), float32
+    """
+    return np.concatenate([
+        (whitening @ _volts(part)).mean(1)[..., BASELINE:].astype(np.float32)
+        for part in _parts(trials)
+    ])  # fmt: skip
+
+
+def _parts(trials: np.ndarray) -> list[np.ndarray]:
+    """Split trials into parts of a few hundred conditions, to bound memory."""
+    return np.array_split(trials, len(trials) // 250 + 1)
 
 
 def _volts(steps: np.ndarray) -> np.ndarray:
@@ -134,7 +170,7 @@ def _volts(steps: np.ndarray) -> np.ndarray:
 
 
 def _truth(phantom: Phantom, extra: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What an explanation should find: where and when the signal depends on the picture."""
+    """Return what an explanation should find: where and when the signal depends on the picture."""
     expected = np.stack([phantom.expected(c) for c in range(len(phantom.drives))])
     strength = np.array([
         np.abs(phantom.patterns[:, extra["area"] == a]).mean(1) for a in range(len(AREAS))

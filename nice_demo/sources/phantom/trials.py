@@ -194,7 +194,9 @@ class Phantom:
 
     def save(self, path: Path | str) -> None:
         """Write the phantom as safetensors."""
-        arrays = {field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)}
+        arrays = {
+            field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)
+        }
         with complete_file(path) as part:
             save_file(arrays, part)
 
@@ -211,7 +213,9 @@ class Phantom:
             with safe_open(path, "numpy") as file:
                 arrays = {field.name: file.get_tensor(field.name) for field in fields(cls)}
         except (OSError, SafetensorError) as error:
-            raise InputError(f"{path} can't be read as a phantom ({error}); prepare it anew.") from None
+            raise InputError(
+                f"{path} can't be read as a phantom ({error}); prepare it anew."
+            ) from None
         scalars = ("seed", "subject", "gain", "jitter", "sensor_noise")
         return cls(**{k: v.item() if k in scalars else v for k, v in arrays.items()})
 

@@ -1,0 +1,258 @@
+"""The words and pictures of a decoding as HTML: seen, retrieved, verdict, similarity bars.
+
+In flow a `Decoder` and one of its `Decoding`s, out flow strings of HTML. Every text that comes
+from a file or a visitor is escaped here.
+"""
+
+import base64
+import io
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from nice_demo.decode import Decoder, Decoding
+from nice_demo.gallery import Candidate
+from nice_demo.pictures import picture_file
+from nice_demo.retrieval import Metrics, Proportion
+
+CARDS = 5
+BARS = 10
+THUMBNAIL = 320  # pixels, of photographs; the largest card is half of that
+
+
+# ---------------------------------------------------------------- small pieces
+
+
+def explained(label: str, text: str) -> str:
+    """Return a question mark that opens a few sentences.
+
+    Parameters
+    ----------
+    label : str
+        What is explained, for screen readers.
+    text : str
+        What the panel shows, and what it doesn't.
+    """
+    return (
+        f'<details class="help"><summary aria-label="What does this show? {escape(label)}">'
+        f"?</summary><p>{escape(text)}</p></details>"
+    )
+
+
+def heading(title: str, text: str) -> str:
+    """Return a panel's heading with its question mark."""
+    return f'<div class="heading"><h2>{escape(title)}</h2>{explained(title, text)}</div>'
+
+
+def notice(sentence: str, error: bool = False) -> str:
+    """Return a sentence that stands out: something the visitor gave can't be used."""
+    kind, role = ("notice error", "alert") if error else ("notice", "status")
+    return f'<p class="{kind}" role="{role}">{escape(sentence)}</p>'
+
+
+def two_digits(value: float) -> str:
+    """Write a similarity with two decimals and a real minus sign."""
+    return f"{value:.2f}".replace("-", "−").replace("−0.00", "0.00")
+
+
+def percent(share: float) -> str:
+    """Write a share as per cent with two digits: 0.5, 4.5, 21."""
+    points = 100 * share
+    return f"{points:.0f}" if points >= 9.95 or points == 0 else f"{points:.1f}"
+
+
+# ---------------------------------------------------------------- pictures
+
+
+@lru_cache(maxsize=1024)
+def picture_source(file: Path) -> str | None:
+    """Return a picture as a data URI, or None where the file is no picture.
+
+    A change of the view so needs one answer of the server instead of one for each picture, and no
+    folder has to be opened to the browser. Photographs are made small; they are read once.
+    """
+    try:
+        if file.suffix.lower() == ".svg":
+            return "data:image/svg+xml," + quote(file.read_text(encoding="utf-8"))
+        with Image.open(file) as photo:
+            small = ImageOps.exif_transpose(photo).convert("RGB")
+            small.thumbnail((THUMBNAIL, THUMBNAIL))
+            buffer = io.BytesIO()
+            small.save(buffer, "WEBP", quality=82)
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+        return None
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def shows_concept_only(candidate: Candidate) -> bool:
+    """Whether the picture is one of the same concept, not the one that was shown."""
+    if candidate.picture is None or candidate.picture.startswith("twemoji:"):
+        return False
+    return Path(candidate.picture).stem.casefold() != candidate.id.casefold()
+
+
+def picture(candidate: Candidate, folder: Path | None) -> str:
+    """Return a candidate's picture, or a card with its name where it has none."""
+    file = picture_file(candidate, folder)
+    source = picture_source(file) if file else None
+    if source is None:
+        return f'<span class="tile word"><span>{escape(candidate.name)}</span></span>'
+    kind = "tile photo" if source.startswith("data:image/webp") else "tile"
+    # The name stands beside every picture, so the picture itself is decoration to a reader.
+    return f'<span class="{kind}"><img src="{source}" alt=""></span>'
+
+
+# ---------------------------------------------------------------- sentences
+
+
+def chance_rank(ways: int) -> int:
+    """Where chance puts the picture seen, on average."""
+    return (ways + 1) // 2
+
+
+def verdict(rank: int, ways: int) -> str:
+    """Say in one sentence how the decoding went; a miss as plainly as a hit.
+
+    Parameters
+    ----------
+    rank : int
+        Of the picture that was seen.
+    ways : int
+        Number of candidates.
+    """
+    chance = f"chance would put it at {chance_rank(ways)}"
+    if rank == 1:
+        return f"Right: first of {ways}; {chance}."
+    if rank <= CARDS:
+        return f"Right at rank {rank} of {ways}; {chance}."
+    return f"Missed: only at rank {rank} of {ways}; {chance}."
+
+
+def looks(repetitions: int) -> str:
+    """Say how many repetitions were averaged: "one look", "80 looks"."""
+    return "one look" if repetitions == 1 else f"{repetitions} looks"
+
+
+def _share(proportion: Proportion) -> str:
+    low, high = percent(proportion.low), percent(proportion.high)
+    return f"<b>{percent(proportion.value)} %</b> ({low}–{high})"
+
+
+def overall(metrics: Metrics, simulated: bool) -> str:
+    """Say how good the encoder is over all pictures, with interval, chance and protocol."""
+    averaged = "" if metrics.repetitions is None else f" at {looks(metrics.repetitions)} each"
+    kind = ", simulated EEG" if simulated else ""
+    return (
+        f'<p class="overall">Over all {metrics.trials} pictures{averaged} the right one comes '
+        f"first in {_share(metrics.top1)} and among the first five in {_share(metrics.top5)}; "
+        f"chance {percent(metrics.top1.chance)} % and {percent(metrics.top5.chance)} %. "
+        f'<span class="protocol">95 % intervals in brackets; protocol {escape(metrics.protocol)}, '
+        f"{metrics.ways} candidates{kind}.</span></p>"
+    )
+
+
+# ---------------------------------------------------------------- panels
+
+_HELP_RETRIEVED = (
+    "The candidates whose embeddings are most similar to what the encoder made of the EEG; the "
+    "number under each is that similarity (a cosine). The encoder only chooses among the given "
+    "candidates: it doesn't draw a picture or read a thought."
+)
+_HELP_BARS = (
+    "How similar the decoded embedding is to each of the ten nearest candidates, and to the "
+    "picture seen. Only the order and the distances matter: a similarity isn't a probability."
+)
+_SAME_CONCEPT = "a picture of the same concept, not the one that was shown"
+
+
+def _card(decoder: Decoder, decoding: Decoding, place: int, row: int) -> str:
+    candidate = decoder.gallery.candidates[row]
+    right = row == decoding.condition
+    mark = '<span class="mark">✓<span class="spoken"> the picture seen</span></span>'
+    return (
+        f'<li class="card{" right" if right else ""}" data-id="{escape(candidate.id)}">'
+        f'<span class="rank">{place}{mark if right else ""}</span>'
+        f"{picture(candidate, decoder.folder)}"
+        f'<span class="name">{escape(candidate.name)}</span>'
+        f'<span class="similarity">{two_digits(decoding.similarities[row])}</span></li>'
+    )
+
+
+def result(decoder: Decoder, decoding: Decoding, above: str = "") -> str:
+    """Return the main story: the picture seen, the five retrieved, and the sentences.
+
+    Parameters
+    ----------
+    decoder : Decoder
+    decoding : Decoding
+    above : str
+        HTML to stand before it, such as a `notice`.
+    """
+    candidates, ways = decoder.gallery.candidates, len(decoder.gallery)
+    seen = candidates[decoding.condition]
+    retrieved = decoding.order[:CARDS].tolist()
+    cards = "".join(
+        _card(decoder, decoding, place, row) for place, row in enumerate(retrieved, 1)
+    )
+    seen_is = f'<span class="caveat">{_SAME_CONCEPT}</span>' if shows_concept_only(seen) else ""
+    stand_in = any(shows_concept_only(candidates[row]) for row in retrieved)
+    photos_are = (
+        '<p class="caveat">Where there is a photo, it is a picture of the same concept, not the '
+        "one that was shown.</p>"
+        if stand_in or seen_is
+        else ""
+    )
+    metrics = decoder.metrics(decoding.subject, decoding.encoder, decoding.repetitions)
+    return (
+        f'<section class="result">{above}<div class="pictures">'
+        f'<div class="seen"><div class="heading"><h2>Seen</h2></div><div class="card">'
+        f'{picture(seen, decoder.folder)}<span class="name">{escape(seen.name)}</span>{seen_is}'
+        f'</div></div><div class="retrieved">{heading("Retrieved", _HELP_RETRIEVED)}'
+        f'<ol class="cards">{cards}</ol>{photos_are}</div></div>'
+        f'<p class="verdict" aria-live="polite">{verdict(decoding.rank, ways)}</p>'
+        f"{overall(metrics, decoder.simulated) if metrics else ''}</section>"
+    )
+
+
+def bars(decoder: Decoder, decoding: Decoding) -> str:
+    """Return similarity bars of the ten nearest candidates, and of the picture seen."""
+    rows = [(place, row) for place, row in enumerate(decoding.order[:BARS].tolist(), 1)]
+    if decoding.condition not in decoding.order[:BARS]:
+        rows.append((decoding.rank, decoding.condition))
+    shown = [float(decoding.similarities[row]) for _, row in rows]
+    low, high = min(0.0, *shown), max(0.0, *shown)
+    width = (high - low) or 1.0
+    items = []
+    for (place, row), value in zip(rows, shown, strict=True):
+        candidate = decoder.gallery.candidates[row]
+        kinds = ["right"] if row == decoding.condition else []
+        kinds += ["beyond"] if place > BARS else []
+        left, length = (min(value, 0.0) - low) / width, abs(value) / width
+        items.append(
+            f'<li class="{" ".join(kinds)}" data-id="{escape(candidate.id)}">'
+            f'<span class="rank">{place}</span>'
+            f'<span class="name">{escape(candidate.name)}</span><span class="track">'
+            f'<span class="bar" style="left:{100 * left:.1f}%;width:{100 * length:.1f}%"></span>'
+            f'</span><span class="similarity">{two_digits(value)}</span></li>'
+        )
+    return (
+        f'<section class="bars">{heading("How similar", _HELP_BARS)}'
+        f'<ol data-seen="{escape(decoder.gallery.candidates[decoding.condition].id)}">'
+        f"{''.join(items)}</ol></section>"
+    )
+
+
+def waiting(cards: int = CARDS) -> str:
+    """Return grey shapes where the result will be, until the first one is there."""
+    blank = '<span class="tile blank"></span>'
+    return (
+        '<section class="result" aria-busy="true"><div class="pictures"><div class="seen">'
+        f'<div class="heading"><h2>Seen</h2></div><div class="card">{blank}'
+        '<span class="name"> </span></div></div><div class="retrieved"><div class="heading">'
+        '<h2>Retrieved</h2></div><ol class="cards">'
+        + f'<li class="card">{blank}<span class="name"> </span></li>' * cards
+        + '</ol></div></div><p class="verdict">Listening …</p></section>'
+    )

@@ -1,0 +1,126 @@
+"""Plotly figures of the page."""
+
+import numpy as np
+import plotly.graph_objects as go
+
+# Left and right margin in pixels; style.css lays the time cursor and the slider over the same.
+MARGIN_LEFT, MARGIN_RIGHT = 44, 10
+LINES = "rgba(112, 124, 143, 0.38)"
+FIELD_POWER = "#747f90"  # visible on white and on black
+GRID = "rgba(128, 136, 150, 0.22)"
+STEPS = (1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 100)  # µV, ends of the vertical axis
+
+
+def global_field_power(volts: np.ndarray) -> np.ndarray:
+    """Compute how strong the field is at each moment: the standard deviation over electrodes.
+
+    Parameters
+    ----------
+    volts : array of shape (n_channels, n_samples)
+        Average reference, V.
+
+    Returns
+    -------
+    array of shape (n_samples,)
+        V.
+
+    References
+    ----------
+    Lehmann & Skrandies 1980, Electroencephalogr. Clin. Neurophysiol. 48:609–621.
+    """
+    return volts.std(axis=0)
+
+
+def _end(largest: float) -> float:
+    return next((step for step in STEPS if step >= largest), largest)
+
+
+def butterfly(volts: np.ndarray, times: np.ndarray, names: list[str]) -> go.Figure:
+    """Draw every electrode's evoked response, and the global field power below it.
+
+    Parameters
+    ----------
+    volts : array of shape (n_channels, n_samples)
+        Average reference, V.
+    times : array of shape (n_samples,)
+        Evenly spaced, s; the picture appears at 0.
+    names : list of str
+        Of the electrodes.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        In µV and ms, transparent, without title.
+    """
+    microvolts = np.round(volts * 1e6, 2)
+    power = np.round(global_field_power(volts) * 1e6, 2)
+    start, step = float(times[0]) * 1e3, float(times[1] - times[0]) * 1e3
+    shared = {"type": "scatter", "mode": "lines", "x0": round(start), "dx": round(step, 4)}
+    # Plain lists of numbers with two decimals are shorter than plotly's encoded doubles.
+    traces = [
+        {
+            **shared,
+            "y": line.tolist(),
+            "name": name,
+            "line": {"color": LINES, "width": 1},
+            "hovertemplate": "%{x:.0f} ms, %{y:.1f} µV",
+        }
+        for name, line in zip(names, microvolts, strict=True)
+    ]
+    traces.append(
+        {
+            **shared,
+            "y": power.tolist(),
+            "name": "global field power",
+            "yaxis": "y2",
+            "line": {"color": FIELD_POWER, "width": 2},
+            "fill": "tozeroy",
+            "fillcolor": GRID,
+            "hovertemplate": "%{x:.0f} ms, %{y:.1f} µV",
+        }
+    )
+    end, power_end = _end(float(np.abs(microvolts).max())), _end(float(power.max()))
+    axis = {"zeroline": False, "gridcolor": GRID, "fixedrange": True, "ticklen": 3}
+    layout = {
+        "margin": {"l": MARGIN_LEFT, "r": MARGIN_RIGHT, "t": 6, "b": 38},
+        "height": 260,
+        "showlegend": False,
+        "hovermode": "closest",
+        "dragmode": False,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"size": 11, "color": FIELD_POWER, "family": "system-ui, sans-serif"},
+        "xaxis": {
+            **axis,
+            "range": [start, float(times[-1]) * 1e3],
+            "dtick": 200,
+            "showgrid": False,
+            "anchor": "y2",
+            "title": {"text": "time after the picture appears (ms)", "standoff": 6},
+        },
+        "yaxis": {
+            **axis,
+            "range": [-end, end],
+            "domain": [0.34, 1],
+            "nticks": 5,
+            "title": {"text": "EEG (µV)", "standoff": 2},
+        },
+        "yaxis2": {
+            **axis,
+            "range": [0, power_end],
+            "domain": [0, 0.26],
+            "nticks": 3,
+            "title": {"text": "GFP (µV)", "standoff": 2},
+        },
+        "shapes": [
+            {
+                "type": "line",
+                "xref": "x",
+                "yref": "paper",
+                **{"x0": 0, "x1": 0, "y0": 0, "y1": 1},
+                "line": {"color": FIELD_POWER, "width": 1, "dash": "dot"},
+            }
+        ],
+    }
+    # The dictionaries are ours; validating 64 traces would take longer than making them.
+    return go.Figure({"data": traces, "layout": layout}, skip_invalid=False, _validate=False)

@@ -6,6 +6,7 @@ from a file or a visitor is escaped here.
 
 import base64
 import io
+import math
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -61,7 +62,9 @@ def two_digits(value: float) -> str:
 def percent(share: float) -> str:
     """Write a share as per cent with two digits: 0.5, 4.5, 21."""
     points = 100 * share
-    return f"{points:.0f}" if points >= 9.95 or points == 0 else f"{points:.1f}"
+    if points == 0 or points >= 9.95:
+        return str(math.floor(points + 0.5))  # 72.5 is 73, as people round
+    return f"{points:.1f}"
 
 
 # ---------------------------------------------------------------- pictures
@@ -138,7 +141,7 @@ def looks(repetitions: int) -> str:
 
 def _share(proportion: Proportion) -> str:
     low, high = percent(proportion.low), percent(proportion.high)
-    return f"<b>{percent(proportion.value)} %</b> ({low}–{high})"
+    return f"<b>{percent(proportion.value)}\u202f%</b> ({low}–{high})"
 
 
 def overall(metrics: Metrics, simulated: bool) -> str:
@@ -148,7 +151,7 @@ def overall(metrics: Metrics, simulated: bool) -> str:
     return (
         f'<p class="overall">Over all {metrics.trials} pictures{averaged} the right one comes '
         f"first in {_share(metrics.top1)} and among the first five in {_share(metrics.top5)}; "
-        f"chance {percent(metrics.top1.chance)} % and {percent(metrics.top5.chance)} %. "
+        f"chance {percent(metrics.top1.chance)}\u202f% and {percent(metrics.top5.chance)}\u202f%. "
         f'<span class="protocol">95 % intervals in brackets; protocol {escape(metrics.protocol)}, '
         f"{metrics.ways} candidates{kind}.</span></p>"
     )
@@ -194,9 +197,7 @@ def result(decoder: Decoder, decoding: Decoding, above: str = "") -> str:
     candidates, ways = decoder.gallery.candidates, len(decoder.gallery)
     seen = candidates[decoding.condition]
     retrieved = decoding.order[:CARDS].tolist()
-    cards = "".join(
-        _card(decoder, decoding, place, row) for place, row in enumerate(retrieved, 1)
-    )
+    cards = "".join(_card(decoder, decoding, place, row) for place, row in enumerate(retrieved, 1))
     seen_is = f'<span class="caveat">{_SAME_CONCEPT}</span>' if shows_concept_only(seen) else ""
     stand_in = any(shows_concept_only(candidates[row]) for row in retrieved)
     photos_are = (
@@ -209,8 +210,8 @@ def result(decoder: Decoder, decoding: Decoding, above: str = "") -> str:
     return (
         f'<section class="result">{above}<div class="pictures">'
         f'<div class="seen"><div class="heading"><h2>Seen</h2></div><div class="card">'
-        f'{picture(seen, decoder.folder)}<span class="name">{escape(seen.name)}</span>{seen_is}'
-        f'</div></div><div class="retrieved">{heading("Retrieved", _HELP_RETRIEVED)}'
+        f'{picture(seen, decoder.folder)}<div class="what"><span class="name">{escape(seen.name)}'
+        f'</span>{seen_is}</div></div></div><div class="retrieved">{heading("Retrieved", _HELP_RETRIEVED)}'
         f'<ol class="cards">{cards}</ol>{photos_are}</div></div>'
         f'<p class="verdict" aria-live="polite">{verdict(decoding.rank, ways)}</p>'
         f"{overall(metrics, decoder.simulated) if metrics else ''}</section>"
@@ -254,5 +255,5 @@ def waiting(cards: int = CARDS) -> str:
         '<span class="name"> </span></div></div><div class="retrieved"><div class="heading">'
         '<h2>Retrieved</h2></div><ol class="cards">'
         + f'<li class="card">{blank}<span class="name"> </span></li>' * cards
-        + '</ol></div></div><p class="verdict">Listening …</p></section>'
+        + '</ol></div></div><p class="verdict">One moment …</p></section>'
     )

@@ -93,24 +93,28 @@ def butterfly(volts: np.ndarray, times: np.ndarray, names: list[str]) -> go.Figu
         "xaxis": {
             **axis,
             "range": [start, float(times[-1]) * 1e3],
-            "dtick": 200,
+            "tickvals": [*range(0, int(times[-1] * 1e3) + 1, 200)],
             "showgrid": False,
             "anchor": "y2",
-            "title": {"text": "time after the picture appears (ms)", "standoff": 6},
+            "title": {
+                "text": "time after the picture appears (ms)",
+                "standoff": 6,
+                "font": {"size": 11},
+            },
         },
         "yaxis": {
             **axis,
             "range": [-end, end],
-            "domain": [0.34, 1],
+            "domain": [0.38, 1],
             "nticks": 5,
-            "title": {"text": "EEG (µV)", "standoff": 2},
+            "title": {"text": "EEG (µV)", "standoff": 2, "font": {"size": 11}},
         },
         "yaxis2": {
             **axis,
             "range": [0, power_end],
-            "domain": [0, 0.26],
-            "nticks": 3,
-            "title": {"text": "GFP (µV)", "standoff": 2},
+            "domain": [0, 0.28],
+            "nticks": 2,
+            "title": {"text": "GFP (µV)", "standoff": 2, "font": {"size": 11}},
         },
         "shapes": [
             {
@@ -123,4 +127,4 @@ def butterfly(volts: np.ndarray, times: np.ndarray, names: list[str]) -> go.Figu
         ],
     }
     # The dictionaries are ours; validating 64 traces would take longer than making them.
-    return go.Figure({"data": traces, "layout": layout}, skip_invalid=False, _validate=False)
+    return go.Figure({"data": traces, "layout": layout}, _validate=False)

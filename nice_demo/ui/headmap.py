@@ -79,16 +79,16 @@ def _microvolts(value: float) -> str:
 def _colour_bar(end: float) -> str:
     # Shapes that mean a value (all in units of the head's radius, y downwards).
     stops = "".join(
-        f'<stop offset="{place / 12:.3f}" stop-color="rgb{tuple(COLOURS[-1 - place * 254 // 12])}"/>'
-        for place in range(13)
-    ).replace("np.uint8", "")
+        f'<stop offset="{place / 12:.3f}" stop-color="rgb({red},{green},{blue})"/>'
+        for place, (red, green, blue) in enumerate(COLOURS[np.linspace(254, 0, 13).astype(int)])
+    )
     labels = "".join(
         f'<text x="1.66" y="{y}" dominant-baseline="middle">{label}</text>'
         for y, label in ((-0.72, f"+{end:g}"), (0, "0"), (0.72, f"−{end:g}"))
     )
     return (
-        f'<defs><linearGradient id="volts" x1="0" y1="0" x2="0" y2="1">{stops}</linearGradient>'
-        '</defs><rect x="1.46" y="-0.72" width="0.12" height="1.44" rx="0.04" fill="url(#volts)"/>'
+        f'<defs><linearGradient id="volt-colours" x1="0" y1="0" x2="0" y2="1">{stops}</linearGradient>'
+        '</defs><rect x="1.46" y="-0.72" width="0.12" height="1.44" rx="0.04" fill="url(#volt-colours)"/>'
         f'{labels}<text x="1.46" y="-0.9">µV</text>'
     )
 
@@ -126,11 +126,11 @@ def headmap(montage: Montage, values: np.ndarray, end: float, moment: str) -> st
     )
     return (
         f'<svg class="head" viewBox="-1.36 -1.24 3.42 2.42" role="group" '
-        f'aria-label="{escape(label)}"><clipPath id="scalp"><circle r="1"/></clipPath>'
+        f'aria-label="{escape(label)}"><clipPath id="scalp-edge"><circle r="1"/></clipPath>'
         '<path class="outline" d="M-.16-.99 L0-1.17 L.16-.99"/>'
         '<path class="outline" d="M-1-.2 q-.1-.06-.13.06 l.01.3 q.02.12.11.06"/>'
         '<path class="outline" d="M1-.2 q.1-.06.13.06 l-.01.3 q-.02.12-.11.06"/>'
-        f'<image x="-1" y="-1" width="2" height="2" clip-path="url(#scalp)" '
+        f'<image x="-1" y="-1" width="2" height="2" clip-path="url(#scalp-edge)" '
         f'href="data:image/png;base64,{_png(montage.image(values), end)}"/>'
         f'<circle class="outline" r="1"/>{electrodes}{_colour_bar(end)}</svg>'
     )

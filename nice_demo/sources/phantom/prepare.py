@@ -59,7 +59,7 @@ def prepare_phantom(
         )
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "dataset.json").exists():
-        make_pictures(folder, image_model, revision, SEED)
+        make_pictures(folder, image_model, revision)
         Montage.standard(CHANNELS).save(folder / "montage.safetensors")
         write_json(folder / "dataset.json", _description(Gallery.open(folder / "test_gallery")))
     wanted = [s for s in subjects if not (folder / f"sub-{s:02d}" / META).exists()]

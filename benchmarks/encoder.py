@@ -1,0 +1,115 @@
+"""How much faster a training step of `NICE` is than of `LiteralNICE`, which does as the paper says.
+
+    python -m benchmarks.encoder                    batch 250, embeddings of 768 and 256 dimensions
+    python -m benchmarks.encoder --batch 1000
+
+Both encoders start from the same weights and take the same steps (forward, contrastive loss,
+backward, Adam) on the same batch of random EEG, in the same process. They take turns in the order
+ABBA, so that a machine that slows down or speeds up does so for both. The first round is left out;
+the ratio is that of the medians.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from nice_demo.contrastive import ContrastiveLoss
+from nice_demo.encoders.nice import NICE, LiteralNICE
+from nice_demo.errors import InputError, command
+
+CHANNELS, TIMES = 63, 250
+
+
+class Training:
+    """An encoder with what a step of its training needs.
+
+    Parameters
+    ----------
+    encoder : NICE
+    eeg : Tensor of shape (batch, channels, times)
+    pictures : Tensor of shape (batch, dim)
+    """
+
+    def __init__(self, encoder: NICE, eeg: torch.Tensor, pictures: torch.Tensor) -> None:
+        self.encoder = encoder.train()
+        self.eeg, self.pictures, self.loss_of = eeg, pictures, ContrastiveLoss()
+        self.optimizer = torch.optim.Adam(encoder.parameters(), 2e-4, (0.5, 0.999))
+
+    def step(self) -> float:
+        """Take a step and return how long it took, s."""
+        started = time.perf_counter()
+        loss = self.loss_of(self.encoder(self.eeg), self.pictures, torch.arange(len(self.eeg)))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return time.perf_counter() - started
+
+
+def compare(batch: int, dim: int, rounds: int) -> tuple[float, float]:
+    """Return the median time of a step of `LiteralNICE` and of `NICE`, s.
+
+    Parameters
+    ----------
+    batch, dim : int
+    rounds : int
+        Of four steps each: literal, ours, ours, literal.
+    """
+    torch.manual_seed(0)
+    eeg, pictures = torch.randn(batch, CHANNELS, TIMES), torch.randn(batch, dim)
+    literal, ours = LiteralNICE(CHANNELS, TIMES, dim), NICE(CHANNELS, TIMES, dim)
+    ours.load_state_dict(literal.state_dict())
+    literal, ours = Training(literal, eeg, pictures), Training(ours, eeg, pictures)
+    times = {literal: [], ours: []}
+    for number in range(rounds + 1):
+        for training in (literal, ours, ours, literal):
+            seconds = training.step()
+            if number:  # the first round warms up
+                times[training].append(seconds)
+    return statistics.median(times[literal]), statistics.median(times[ours])
+
+
+def machine() -> str:
+    """Describe what the figures were measured on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    load = f", load {os.getloadavg()[0]:.1f} before" if hasattr(os, "getloadavg") else ""
+    return (
+        f"{os.cpu_count()} cores, {model}; torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads{load}"
+    )
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.encoder",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--batch", type=int, default=250)
+    parser.add_argument("--dims", type=int, nargs="+", default=[768, 256])
+    parser.add_argument("--rounds", type=int, default=5, help="of two steps of each encoder")
+    options = parser.parse_args(argv)
+    if options.batch < 2 or options.rounds < 3:
+        raise InputError("Give --batch of at least 2 and --rounds of at least 3.")
+    print(machine())
+    print(f"{CHANNELS} channels, {TIMES} samples, batch {options.batch}: ms a sample, median of ", end="")
+    print(f"{2 * options.rounds} steps\n\n{'dim':>5} {'literal':>9} {'ours':>7} {'ratio':>7}")
+    for dim in options.dims:
+        literal, ours = compare(options.batch, dim, options.rounds)
+        a_sample = 1000 / options.batch
+        print(f"{dim:>5} {literal * a_sample:>9.2f} {ours * a_sample:>7.2f} {literal / ours:>7.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

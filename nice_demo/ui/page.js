@@ -1,0 +1,110 @@
+// What the browser does by itself: keys, the address, the time cursor, movement of ranks.
+(() => {
+  const byId = (id) => document.getElementById(id);
+
+  // ---- The address names the view, so that it can be sent to a friend.
+  function writeAddress(choices) {
+    const query = new URLSearchParams(location.search);
+    for (const [name, value] of Object.entries(choices)) query.set(name, value);
+    history.replaceState(history.state, "", `${location.pathname}?${query}`);
+  }
+  window.nicePage = { writeAddress };
+
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("#copy-link");
+    if (!button) return;
+    const said = button.textContent;
+    try {
+      await navigator.clipboard.writeText(location.href);
+      button.textContent = "Link copied";
+    } catch {
+      button.textContent = "Copy it from the address bar";
+    }
+    setTimeout(() => (button.textContent = said), 2000);
+  });
+
+  // ---- Only one explanation is open at a time; a click elsewhere or Escape closes it.
+  function closeExplanations(except) {
+    for (const open of document.querySelectorAll("details.help[open], details.badge[open]"))
+      if (open !== except) open.open = false;
+  }
+  document.addEventListener("click", (event) => closeExplanations(event.target.closest("details")));
+
+  // ---- Keys: ← → picture, ↑ ↓ repetitions, space surprise.
+  function stepRepetitions(by) {
+    const choices = [...document.querySelectorAll("#repetitions input[type=radio]")];
+    const next = choices[choices.findIndex((choice) => choice.checked) + by];
+    if (next) next.click();
+    return choices.length > 0;
+  }
+  document.addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (event.key === "Escape") return closeExplanations();
+    const on = event.target;
+    // Whoever types, moves a slider or opens a list needs these keys there. The stops of
+    // "repetitions" don't: gradio gives each radio a group of its own, without arrow keys.
+    const typing = "input:not([type=radio]), textarea, select, [contenteditable], [role=listbox]";
+    if (on.closest(typing)) return;
+    const idle = !on.closest("button, a, summary, input");
+    let taken = false;
+    if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
+      byId(event.key === "ArrowLeft" ? "previous" : "next")?.click();
+      taken = true;
+    } else if (event.key === "ArrowUp" || event.key === "ArrowDown") {
+      taken = stepRepetitions(event.key === "ArrowUp" ? 1 : -1);
+    } else if (event.key === " " && idle) {
+      byId("surprise")?.click();
+      taken = true;
+    }
+    if (taken) event.preventDefault();
+  }, true);
+
+  // ---- The time cursor follows the slider at once; the map follows when the server has drawn it.
+  const sliderOfMoment = () => document.querySelector("#moment input[type=range]");
+  function placeCursor() {
+    const slider = sliderOfMoment(), plot = byId("butterfly");
+    if (!slider || !plot) return;
+    const share = (slider.value - slider.min) / (slider.max - slider.min);
+    plot.style.setProperty("--moment", share);
+  }
+  document.addEventListener("input", (event) => {
+    if (event.target.closest("#moment")) placeCursor();
+  });
+  // A click into the plot moves the slider there.
+  document.addEventListener("click", (event) => {
+    const plot = event.target.closest("#butterfly"), slider = sliderOfMoment();
+    const area = plot?.querySelector(".bglayer .bg, .plotclip, .nsewdrag");
+    if (!area || !slider) return;
+    const { left, width } = area.getBoundingClientRect();
+    const share = Math.min(1, Math.max(0, (event.clientX - left) / width));
+    const { min, max, step } = slider;
+    slider.value = +min + Math.round((share * (max - min)) / step) * step;
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+  }, true);
+
+  // ---- With more repetitions the ranks of one and the same picture move before one's eyes.
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+  const placesOf = (list) =>
+    new Map([...list.querySelectorAll("[data-id]")].map((row) => [row.dataset.id, row.offsetTop]));
+  let before = null;
+  function moveBars() {
+    const list = document.querySelector("#bars ol");
+    if (!list || list === before?.list) return;
+    const places = placesOf(list);
+    if (before?.seen === list.dataset.seen && !calm.matches) {
+      for (const row of list.querySelectorAll("[data-id]")) {
+        const from = before.places.get(row.dataset.id);
+        const start = from === undefined
+          ? { opacity: 0 }
+          : { transform: `translateY(${from - row.offsetTop}px)` };
+        row.animate([start, { opacity: 1, transform: "none" }], { duration: 350, easing: "ease" });
+      }
+    }
+    before = { list, seen: list.dataset.seen, places };
+  }
+
+  new MutationObserver(() => {
+    placeCursor();
+    moveBars();
+  }).observe(document.documentElement, { childList: true, subtree: true });
+})();

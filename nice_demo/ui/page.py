@@ -1,0 +1,167 @@
+"""The page as a whole: header, tabs, footer, and how it is served."""
+
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+
+from nice_demo import __version__
+from nice_demo.decode import Decoder
+from nice_demo.ui.decode_tab import BARE, decode_tab
+
+HERE = Path(__file__).parent
+PAPER = "https://arxiv.org/abs/2308.13234"
+CC_BY = "https://creativecommons.org/licenses/by/4.0/"
+
+_SIMULATED = (
+    "No person was measured: these subjects are phantoms, a head model whose visual areas respond "
+    "to the picture in realistic noise. The encoders are trained on it as they would be on real "
+    "EEG, but how well they do is a setting of the simulation, not a finding about brains."
+)
+_FROM_A_DECODER = (
+    "The page shows what a decoder made of recorded brain activity, as it stands in this file. "
+    "The recording itself isn't here, so there is no EEG to look at."
+)
+
+
+def _badge(decoder: Decoder) -> str:
+    label = "simulated EEG" if decoder.simulated else decoder.provenance
+    text = _SIMULATED if decoder.simulated else _FROM_A_DECODER
+    if decoder.montage is not None and not decoder.simulated:
+        text = f"The EEG comes from: {decoder.provenance}."
+    return (
+        f'<details class="badge"><summary>{escape(label)}<span class="sign">?</span></summary>'
+        f"<p>{escape(text)}</p></details>"
+    )
+
+
+def _header(decoder: Decoder) -> str:
+    return (
+        '<header class="page-header"><h1>NICE <span>what EEG tells about what someone saw</span>'
+        f'</h1><div class="side">{_badge(decoder)}'
+        f'<a href="{PAPER}" target="_blank" rel="noopener">NICE paper</a></div></header>'
+    )
+
+
+def _footer(decoder: Decoder, name: str) -> str:
+    candidates = decoder.gallery.candidates
+    parts = []
+    if any((candidate.picture or "").startswith("twemoji:") for candidate in candidates):
+        parts.append(
+            'Pictures: <a href="https://github.com/jdecked/twemoji" target="_blank" '
+            'rel="noopener">Twemoji</a> graphics, '
+            f'<a href="{CC_BY}" target="_blank" rel="noopener">CC-BY 4.0</a>'
+        )
+    others = {
+        candidate.licence
+        for candidate in candidates
+        if candidate.licence and not (candidate.picture or "").startswith("twemoji:")
+    }
+    parts += [f"Pictures: {escape(licence)}" for licence in sorted(others)]
+    if decoder.montage is not None:  # somebody's latents may come from any method
+        parts.append(
+            f'Method: <a href="{PAPER}" target="_blank" rel="noopener">Song et al., “Decoding Natural '
+            "Images from EEG for Object Recognition”, ICLR 2024</a>"
+        )
+    parts.append(f"Data: {escape(name)}")
+    parts.append(f"nice_demo {__version__}")
+    parts.append('<a href="?view=api">API</a>')
+    return (
+        '<footer class="page-footer">' + "<span>" + "</span><span>".join(parts) + "</span></footer>"
+    )
+
+
+def page(decoder: Decoder, name: str) -> gr.Blocks:
+    """Build the page.
+
+    Parameters
+    ----------
+    decoder : Decoder
+        What it shows.
+    name : str
+        Of the bundle or the file, for the footer.
+
+    Returns
+    -------
+    gradio.Blocks
+        To be given to `serve`.
+    """
+    # Nothing is to be uploaded or kept; what might be is deleted after a day.
+    with gr.Blocks(title="NICE · decode a trial", delete_cache=(86400, 86400)) as blocks:
+        gr.HTML(_header(decoder), elem_id="header", **BARE)
+        with gr.Tabs(elem_id="tabs"), gr.Tab("Decode a trial", id="decode"):
+            decode_tab(decoder)
+        gr.HTML(_footer(decoder, name), elem_id="footer", **BARE)
+    return blocks.queue(default_concurrency_limit=2, max_size=64)
+
+
+def _theme() -> gr.themes.Base:
+    # Colours are tokens of style.css, where light and dark stand side by side.
+    both = {
+        "body_background_fill": "var(--paper)",
+        "body_text_color": "var(--ink)",
+        "body_text_color_subdued": "var(--soft)",
+        "background_fill_primary": "var(--panel)",
+        "background_fill_secondary": "var(--paper)",
+        "block_background_fill": "transparent",
+        "block_label_text_color": "var(--soft)",
+        "block_title_text_color": "var(--soft)",
+        "block_info_text_color": "var(--soft)",
+        "border_color_primary": "var(--line)",
+        "border_color_accent": "var(--accent)",
+        "input_background_fill": "var(--panel)",
+        "input_border_color": "var(--line-strong)",
+        "input_border_color_focus": "var(--accent)",
+        "button_secondary_background_fill": "var(--panel)",
+        "button_secondary_background_fill_hover": "var(--hover)",
+        "button_secondary_text_color": "var(--ink)",
+        "button_secondary_border_color": "var(--line-strong)",
+        "color_accent": "var(--accent)",
+        "slider_color": "var(--soft)",
+    }
+    dark = {f"{name}_dark": value for name, value in both.items() if name != "color_accent"}
+    dark.pop("slider_color_dark")
+    return gr.themes.Base(
+        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    ).set(
+        block_border_width="0px",
+        block_shadow="none",
+        input_border_width="1px",
+        **both,
+        **dark,
+        slider_color_dark="var(--soft)",
+    )
+
+
+def serve(blocks: gr.Blocks, host: str | None = None, port: int | None = None) -> str:
+    """Serve the page in the background.
+
+    Parameters
+    ----------
+    blocks : gradio.Blocks
+    host, port : optional
+        None: the environment's GRADIO_SERVER_NAME and GRADIO_SERVER_PORT, else this machine only
+        and the first free port from 7860.
+
+    Returns
+    -------
+    str
+        The address.
+    """
+    style = (HERE / "style.css").read_text(encoding="utf-8")
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    _, address, _ = blocks.launch(
+        server_name=host,
+        server_port=port,
+        theme=_theme(),
+        # In the head, the style is there before the first paint, and gradio doesn't rewrite it.
+        head=f"<style>{style}</style><script>{script}</script>",
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        ssr_mode=False,
+        run_history=False,
+        footer_links=[],
+        max_file_size="1mb",
+    )
+    return address

@@ -102,8 +102,11 @@ def main(argv: list[str] | None = None) -> int:
     if options.batch < 2 or options.rounds < 3:
         raise InputError("Give --batch of at least 2 and --rounds of at least 3.")
     print(machine())
-    print(f"{CHANNELS} channels, {TIMES} samples, batch {options.batch}: ms a sample, median of ", end="")
-    print(f"{2 * options.rounds} steps\n\n{'dim':>5} {'literal':>9} {'ours':>7} {'ratio':>7}")
+    print(
+        f"{CHANNELS} channels, {TIMES} samples, batch {options.batch}: "
+        f"ms a sample, median of {2 * options.rounds} steps\n\n"
+        f"{'dim':>5} {'literal':>9} {'ours':>7} {'ratio':>7}"
+    )
     for dim in options.dims:
         literal, ours = compare(options.batch, dim, options.rounds)
         a_sample = 1000 / options.batch

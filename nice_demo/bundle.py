@@ -9,16 +9,18 @@ montage, one file for each encoder and one for each subject's test trials.
 """
 
 import argparse
+import os
 import sys
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from nice_demo import __version__
 from nice_demo.encoders import embed, open_encoder
-from nice_demo.errors import InputError, command
+from nice_demo.errors import InputError, command, one_line
 from nice_demo.files import read_json, sha256, write_json
 from nice_demo.gallery import Gallery
 from nice_demo.montage import Montage
@@ -56,7 +58,7 @@ class Bundle:
             )
         self.manifest = read_json(self.folder / MANIFEST)
         schema = self.manifest.get("schema")
-        if not isinstance(schema, int) or schema < 1:
+        if type(schema) is not int or schema < 1:
             raise InputError(f"{self.folder / MANIFEST} names no schema; it isn't a bundle's.")
         if schema > SCHEMA:
             raise InputError(
@@ -66,15 +68,43 @@ class Bundle:
         missing = sorted(_NEEDED - self.manifest.keys())
         if missing:
             raise InputError(f"{self.folder / MANIFEST} lacks {', '.join(missing)}; train anew.")
+        self._check_description()
         self._check_files()
+
+    def _check_description(self) -> None:
+        """Go through all that this class relies on, so that it is wrong now or never."""
+        manifest = self.manifest
+        try:
+            for entry in manifest["files"].values():
+                entry["sha256"], int(entry["bytes"])
+            for subject in self.subjects:
+                for entry in manifest["encoders"][subject].values():
+                    self.file(entry["file"])
+                self.file(manifest["trials"]["files"][subject])
+            averages = self.repetitions
+            if averages != sorted({int(n) for n in averages}) or not averages or averages[0] < 1:
+                raise ValueError(f"repetitions are {averages}")
+            for entry in manifest["metrics"]:
+                entry["subject"], entry["encoder"], Metrics.from_json(entry["metrics"])
+            manifest["image_model"].get("name"), float(manifest["sfreq"])
+            list(manifest["licences"]), manifest["trials"]["kind"]
+        except InputError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+            raise InputError(
+                f"{self.folder / MANIFEST} is damaged ({one_line(error)}); "
+                "copy or train the bundle again."
+            ) from None
+        if not self.subjects:
+            raise InputError(f"{self.folder / MANIFEST} names no subject; train the bundle again.")
 
     def _check_files(self) -> None:
         listed = self.manifest["files"]
         for name, entry in listed.items():
             path = self.file(name)
-            if not path.is_file():
+            if not os.path.isfile(path):  # unlike Path.is_file, False for names that can't be
                 raise InputError(f"{self.folder} lacks {name}; copy or train the bundle again.")
-            if sha256(path) != entry.get("sha256"):
+            if sha256(path) != entry["sha256"]:
                 raise InputError(
                     f"{path} isn't the file that the manifest lists (its SHA-256 differs); "
                     "copy or train the bundle again."
@@ -98,6 +128,7 @@ class Bundle:
             pure.is_absolute()
             or ".." in pure.parts
             or "\\" in name
+            or "\0" in name
             or not path.resolve().is_relative_to(self.folder.resolve())
         ):
             raise InputError(f"The manifest of {self.folder} names {name!r}, which lies outside.")
@@ -264,6 +295,26 @@ def _info(bundle: Bundle) -> str:
     return "\n".join(lines + [f"licence      {licence}" for licence in manifest["licences"]])
 
 
+def _try_out(bundle: Bundle, subject: str) -> None:
+    """Decode the last picture with every encoder: files that don't fit each other show only so."""
+    try:
+        evoked = bundle.trials(subject).evoked(len(bundle.gallery) - 1, bundle.repetitions[0])
+        eeg = torch.from_numpy(evoked.eeg)[None]
+        if eeg.shape[1] != len(bundle.montage.names):
+            raise ValueError(f"{eeg.shape[1]} channels, the montage has {len(bundle.montage.names)}")
+        for encoder in bundle.encoders(subject):
+            found = embed(bundle.encoder(subject, encoder), eeg)
+            if found.shape[1] != bundle.gallery.embeddings.shape[1]:
+                raise ValueError(f"{encoder} doesn't embed where the gallery's pictures are")
+    except InputError:
+        raise
+    except (IndexError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
+        raise InputError(
+            f"The files of subject {subject} in {bundle.folder} don't fit each other "
+            f"({one_line(error)}); train the bundle again."
+        ) from None
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run ``python -m nice_demo.bundle``."""
@@ -276,9 +327,7 @@ def main(argv: list[str] | None = None) -> int:
         print(_info(bundle))
         return 0
     for subject in bundle.subjects:
-        bundle.trials(subject)
-        for encoder in bundle.encoders(subject):
-            bundle.encoder(subject, encoder)
+        _try_out(bundle, subject)
     candidates, channels = len(bundle.gallery), len(bundle.montage.names)
     files = len(bundle.manifest["files"])
     print(f"{options.path}: {files} files, {candidates} candidates, {channels} channels: all well")

@@ -218,4 +218,9 @@ class LatentsDecoder(Decoder):
     def _embedding(self, subject, encoder, condition, repetitions):
         if encoder not in self.encoders(subject):
             raise InputError(f"There is no encoder {encoder!r}; these latents have 'latents' only.")
+        if repetitions not in self.repetitions:
+            raise InputError(
+                f"There is no average over {repetitions} repetitions; "
+                "these latents are one for each picture: choose 1."
+            )
         return self.latents[condition], None

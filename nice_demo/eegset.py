@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from nice_demo.errors import InputError
+from nice_demo.errors import InputError, one_line
 from nice_demo.files import complete_file, read_json, write_json
 from nice_demo.gallery import Gallery
 from nice_demo.montage import Montage
@@ -58,6 +58,8 @@ class DataSet:
         needed = {"name", "source", "simulated", "preparation", "image_model", "licences"}
         if missing := sorted(needed - description.keys()):
             raise InputError(f"{folder / 'dataset.json'} lacks {', '.join(missing)}; prepare anew.")
+        if not isinstance(description["preparation"], dict):
+            raise InputError(f"{folder / 'dataset.json'} describes no preparation; prepare anew.")
         return cls(folder, description)
 
     @cached_property
@@ -78,7 +80,8 @@ class DataSet:
     @property
     def subjects(self) -> list[int]:
         """Subjects that are prepared, ascending."""
-        return sorted(int(path.parent.name[4:]) for path in self.folder.glob(f"sub-*/{META}"))
+        names = [path.parent.name[4:] for path in self.folder.glob(f"sub-*/{META}")]
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def subject(self, subject: int) -> "EEGSet":
         """Open one subject's EEG and check that it fits the galleries.
@@ -101,6 +104,17 @@ class DataSet:
                     f"{eeg.folder} has {len(array)} {split} conditions, the gallery "
                     f"{len(gallery)}; prepare the subject anew."
                 )
+        if eeg.channels != self.montage.names:
+            raise InputError(
+                f"{eeg.folder / META} names other channels than {self.folder / 'montage.safetensors'}"
+                "; prepare the subject anew."
+            )
+        rate = self.description["preparation"].get("sfreq", eeg.sfreq)
+        if eeg.sfreq != rate:
+            raise InputError(
+                f"{eeg.folder / META} names the sampling rate {eeg.sfreq} Hz, the data set {rate} Hz; "
+                "prepare the subject anew."
+            )
         return eeg
 
 
@@ -180,8 +194,14 @@ class EEGSet:
         eeg = cls(
             folder, meta, *(memory_map(folder / f"{s}.safetensors") for s in ("train", "test"))
         )
+        _check_meta(meta, folder / META)
         for split in ("train", "test"):
             _check(getattr(eeg, split), folder / f"{split}.safetensors", meta)
+        if eeg.train.shape[3] != eeg.test.shape[3]:
+            raise InputError(
+                f"{folder} has {eeg.train.shape[3]} samples a training trial and "
+                f"{eeg.test.shape[3]} a test trial; prepare both alike."
+            )
         if meta["test_repetitions"] and len(meta["test_repetitions"]) != eeg.test.shape[1]:
             raise InputError(
                 f"{folder / META} names {len(meta['test_repetitions'])} averages a test condition, "
@@ -207,6 +227,22 @@ class EEGSet:
         write_json(folder / META, meta)
 
 
+def _check_meta(meta: dict, path: Path) -> None:
+    channels, averages, sfreq = meta["channels"], meta["test_repetitions"], meta["sfreq"]
+    if not (isinstance(channels, list) and all(isinstance(name, str) for name in channels)):
+        raise InputError(f"{path} has no list of channel names; prepare anew.")
+    if type(sfreq) not in (int, float) or not 0 < sfreq < float("inf"):
+        raise InputError(f"{path} names the sampling rate {sfreq!r} Hz; prepare anew.")
+    whole = averages is None or (
+        isinstance(averages, list) and all(type(n) is int and n > 0 for n in averages)
+    )
+    if not whole or (averages and averages != sorted(set(averages))):
+        raise InputError(
+            f"{path} names the test repetitions {averages!r}, not whole numbers that ascend; "
+            "prepare anew."
+        )
+
+
 def _check(array: np.ndarray, path: Path, meta: dict) -> None:
     if array.ndim != 4 or 0 in array.shape:
         raise InputError(
@@ -218,8 +254,6 @@ def _check(array: np.ndarray, path: Path, meta: dict) -> None:
             f"{path} has {array.shape[2]} channels but {META} names {len(meta['channels'])}; "
             "prepare anew."
         )
-    if not (isinstance(meta["sfreq"], int | float) and meta["sfreq"] > 0):
-        raise InputError(f"{path.with_name(META)} names the sampling rate {meta['sfreq']!r} Hz.")
     for start in range(0, len(array), 512):
         bad = ~np.isfinite(array[start : start + 512]).all((1, 2, 3))
         if bad.any():
@@ -254,5 +288,7 @@ def memory_map(path: Path, name: str = "eeg") -> np.ndarray:
         return np.memmap(path, dtype, "r", 8 + length + start, shape)
     except FileNotFoundError:
         raise InputError(f"{path} is missing; prepare the subject anew.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} can't be read as EEG ({error}); prepare it anew.") from None
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+        raise InputError(
+            f"{path} can't be read as EEG ({one_line(error)}); prepare it anew."
+        ) from None

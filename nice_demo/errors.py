@@ -14,6 +14,11 @@ class InputError(ValueError):
     """Something a user gave can't be used; the message says what, where, and what to do."""
 
 
+def one_line(error: Exception) -> str:
+    """Return a foreign error's message on one line, to quote it in an `InputError`."""
+    return " ".join(str(error).split()).rstrip(".")
+
+
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
     """Turn an `InputError` raised by a command into one sentence on stderr and exit code 2.
 

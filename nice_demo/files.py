@@ -84,7 +84,7 @@ def read_json(path: Path | str) -> dict:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing; check the folder's name or make it anew.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} isn't readable JSON ({error}); make it anew.") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not an object; make it anew.")

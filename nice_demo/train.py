@@ -553,7 +553,9 @@ def main(argv: list[str] | None = None) -> int:
     if options.jobs > 1 and device.type == "cpu":
         from joblib import Parallel, delayed
 
-        Parallel(options.jobs)(delayed(_run)(data, *task, device, work) for task in tasks)
+        from nice_demo.train import _run as run  # by its module's name, which __main__ hides
+
+        Parallel(options.jobs)(delayed(run)(data, *task, device, work) for task in tasks)
     else:
         for task in tasks:
             _run(data, *task, device, work)

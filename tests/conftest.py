@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tiny import make_tiny_data
+from tiny import make_stored_data, make_tiny_data
 
 from nice_demo import train
 
@@ -34,4 +34,19 @@ def tiny_bundle(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """Return a bundle trained on `tiny_data`; not to be changed."""
     out = tmp_path_factory.mktemp("weights") / "tiny"
     assert train.main([*TINY_TRAINING, "--data", str(tiny_data), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def stored_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a very small data folder with stored trials, no phantom's; not to be changed."""
+    return make_stored_data(tmp_path_factory.mktemp("stored"))
+
+
+@pytest.fixture(scope="session")
+def stored_bundle(stored_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle trained on `stored_data`, with averages inside; not to be changed."""
+    out = tmp_path_factory.mktemp("weights") / "stored"
+    training = ["--epochs", "2", "--batch", "32", "--lr", "1e-3"]
+    assert train.main([*training, "--data", str(stored_data), "--out", str(out)]) == 0
     return out

@@ -1,5 +1,7 @@
 """A decoder that needs no bundle: two made-up subjects who look at Twemoji pictures."""
 
+import contextlib
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -12,6 +14,7 @@ from nice_demo.montage import Montage
 from nice_demo.retrieval import metrics, similarity
 from nice_demo.sources.phantom import __file__ as phantom
 from nice_demo.trials import Evoked
+from nice_demo.ui.page import page, serve
 
 DIM = 24
 NASTY = '<b>owl</b> & "co" ${1} {{x}}'
@@ -23,9 +26,9 @@ class FakeDecoder(Decoder):
     def __init__(self, nasty: bool = False):
         concepts = read_json(phantom.replace("__init__.py", "concepts.json"))["test"]
         candidates = [
-            Candidate(e["code"], e["name"], e["name"], e["category"], f"twemoji:{e['code']}", "CC-BY 4.0")
+            Candidate(e["code"], e["name"], e["name"], e["category"], "twemoji:" + e["code"])
             for e in concepts
-        ]  # fmt: skip
+        ]
         if nasty:
             candidates[0] = Candidate("<i>1", "x", NASTY, "", None)
         rng = np.random.default_rng(0)
@@ -77,3 +80,13 @@ class FakeDecoder(Decoder):
         noise -= noise.mean(1, keepdims=True)
         volts = 1e-6 * (patterns @ np.array(courses) + noise * 3 / np.sqrt(repetitions))
         return Evoked(volts[:, 50:].astype(np.float32), volts - volts.mean(0), times)
+
+
+@contextlib.contextmanager
+def served(decoder: Decoder, name: str = "a test") -> Iterator[str]:
+    """Serve a page over a decoder and yield its address."""
+    blocks = page(decoder, name)
+    try:
+        yield serve(blocks, "127.0.0.1")
+    finally:
+        blocks.close(verbose=False)

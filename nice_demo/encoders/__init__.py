@@ -13,7 +13,7 @@ from torch import nn
 
 from nice_demo.encoders.nice import NICE
 from nice_demo.encoders.ridge import Ridge
-from nice_demo.errors import InputError
+from nice_demo.errors import InputError, one_line
 from nice_demo.files import complete_file
 
 ENCODERS: dict[str, type[nn.Module]] = {"nice": NICE, "ridge": Ridge}
@@ -74,11 +74,12 @@ def open_encoder(path: Path | str) -> nn.Module:
         encoder.load_state_dict(
             {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
         )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, ArithmeticError,
+            RuntimeError) as error:  # fmt: skip
         raise InputError(
-            f"{path} can't be opened as an encoder ({error}); train it anew."
+            f"{path} can't be opened as an encoder ({one_line(error)}); train it anew."
         ) from None
     return encoder.eval()
 

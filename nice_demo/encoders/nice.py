@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nice_demo.errors import InputError
+from nice_demo.errors import InputError, one_line
 
 KERNEL = 25  # samples of the temporal convolution
 POOL, STRIDE = 51, 5  # samples of the average pooling
@@ -174,14 +174,17 @@ def load_published(encoder_file: str, projection_file: str) -> NICE:
                 "give the pair that NICE-EEG saved, encoder first."
             )
         weights |= {name + key[len(prefix) :]: value for key, value in found.items()}
-    filters, _, channels, _ = weights["spatial.weight"].shape
-    dim, flat = weights["project.weight"].shape
-    times = (flat // filters - 1) * STRIDE + KERNEL + POOL - 1
-    encoder = NICE(channels, times, dim, filters)
     try:
+        filters, _, channels, _ = weights["spatial.weight"].shape
+        dim, flat = weights["project.weight"].shape
+        times = (flat // filters - 1) * STRIDE + KERNEL + POOL - 1
+        encoder = NICE(channels, times, dim, filters)
         encoder.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{encoder_file} doesn't fit NICE: {error}") from None
+    except (KeyError, ValueError, ZeroDivisionError, RuntimeError) as error:
+        raise InputError(
+            f"{encoder_file} and {projection_file} don't fit NICE ({one_line(error)}); "
+            "give the pair that NICE-EEG saved, encoder first."
+        ) from None
     return encoder.eval()
 
 
@@ -208,7 +211,9 @@ def _read_weights(path: str) -> dict[str, Tensor]:
             f"{path} was not opened: it isn't a plain file of weights ({type(error).__name__}). "
             "Take the checkpoint from the authors' own release."
         ) from None
-    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
         raise InputError(f"{path} holds something other than weights; give a state dict.")
     return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
 

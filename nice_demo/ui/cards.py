@@ -113,7 +113,7 @@ def picture(candidate: Candidate, folder: Path | None) -> str:
 
 def chance_rank(ways: int) -> int:
     """Where chance puts the picture seen, on average."""
-    return (ways + 1) // 2
+    return (ways + 1) // 2  # of 200: 100.5, said as 100
 
 
 def verdict(rank: int, ways: int) -> str:
@@ -131,7 +131,10 @@ def verdict(rank: int, ways: int) -> str:
         return f"Right: first of {ways}; {chance}."
     if rank <= CARDS:
         return f"Right at rank {rank} of {ways}; {chance}."
-    return f"Missed: only at rank {rank} of {ways}; {chance}."
+    if rank < chance_rank(ways):
+        return f"Missed: only at rank {rank} of {ways}; {chance}."
+    chance = f"no better than chance, which would put it at {chance_rank(ways)}"
+    return f"Missed: rank {rank} of {ways}, {chance}."
 
 
 def looks(repetitions: int) -> str:
@@ -211,7 +214,8 @@ def result(decoder: Decoder, decoding: Decoding, above: str = "") -> str:
         f'<section class="result">{above}<div class="pictures">'
         f'<div class="seen"><div class="heading"><h2>Seen</h2></div><div class="card">'
         f'{picture(seen, decoder.folder)}<div class="what"><span class="name">{escape(seen.name)}'
-        f'</span>{seen_is}</div></div></div><div class="retrieved">{heading("Retrieved", _HELP_RETRIEVED)}'
+        f"</span>{seen_is}</div></div></div>"
+        f'<div class="retrieved">{heading("Retrieved", _HELP_RETRIEVED)}'
         f'<ol class="cards">{cards}</ol>{photos_are}</div></div>'
         f'<p class="verdict" aria-live="polite">{verdict(decoding.rank, ways)}</p>'
         f"{overall(metrics, decoder.simulated) if metrics else ''}</section>"

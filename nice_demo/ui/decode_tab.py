@@ -4,8 +4,9 @@ In flow choices of a visitor, through `View`; out flows HTML and one figure. Not
 between two changes but what the decoder itself keeps, so every visitor sees the same.
 """
 
-import random
+import json
 from functools import cache
+from html import escape
 
 import gradio as gr
 import numpy as np
@@ -103,24 +104,15 @@ def decode_tab(decoder: Decoder) -> None:
         except InputError as error:
             return (cards.notice(str(error), error=True), *[gr.skip()] * (len(panels) - 1))
 
-    def step(by: int | None):
-        def show_another(*choices) -> tuple:
-            here = ids.index(choices[2]) if choices[2] in ids else 0
-            # Surprise is never the picture one is looking at already.
-            by_this = by or random.randrange(1, max(len(ids), 2))
-            there = ids[(here + by_this) % len(ids)]
-            return there, *show(*choices[:2], there, *choices[3:])
-
-        return show_another
-
     def show_address(request: gr.Request) -> tuple:
         view, above = opening, ""
+        first_moment = moment.value if has_eeg else None
         try:
             view = view_of_address(decoder, dict(request.query_params), opening)
         except InputError as error:
             above = cards.notice(f"{error} Here is another view instead.", error=True)
         choices = (view.subject, view.encoder, view.picture, view.repetitions)
-        return *choices, *shown(view.decoded_by(decoder), MOMENT * 1e3, above)
+        return *choices, *shown(view.decoded_by(decoder), first_moment, above)
 
     def show_moment(*choices) -> str:
         try:
@@ -132,21 +124,22 @@ def decode_tab(decoder: Decoder) -> None:
     controls = [subject, encoder, picture, repetitions]
     panels = [result, bars, plot, scalp] if has_eeg else [result, bars]
     asked = [*controls, moment] if has_eeg else controls
-    quiet = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
-    address = {"fn": None, "inputs": controls, "js": _write_address(decoder)}
-
-    gr.on([control.input for control in controls], show, asked, panels, **quiet).then(
-        **address, api_visibility="private"
+    private = {"api_visibility": "private", "show_progress": "hidden"}
+    # One after the other, and of changes that come too quickly the last: what stands on the screen
+    # in the end is what the controls say, however quickly they are moved.
+    in_order = private | {
+        "trigger_mode": "always_last", "concurrency_id": "view", "concurrency_limit": 1,
+    }  # fmt: skip
+    gr.on([control.change for control in controls], show, asked, panels, **in_order).then(
+        None, controls, js=_write_address(decoder), api_visibility="private"
     )
-    for button, by in ((previous, -1), (surprise, None), (following, +1)):
-        button.click(step(by), asked, [picture, *panels], **quiet).then(
-            **address, api_visibility="private"
-        )
     if has_eeg:
-        moment.input(show_moment, asked, scalp, **quiet)
-    gr.context.Context.root_block.load(
-        show_address, None, [*controls, *panels], api_visibility="private", show_progress="hidden"
-    )
+        moment.change(show_moment, asked, scalp, **in_order)
+    for button, by in ((previous, "-1"), (surprise, "null"), (following, "1")):
+        # The browser chooses the neighbour, so that no press of a key is lost.
+        there = f"(picture) => window.nicePage.neighbour(picture, {by})"
+        button.click(None, picture, picture, js=there, api_visibility="private")
+    gr.context.Context.root_block.load(show_address, None, [*controls, *panels], **private)
 
     def decode(subject: str, encoder: str, picture: str, repetitions: int) -> dict:
         """Decode a trial.
@@ -207,7 +200,9 @@ def _words_of_advice(decoder: Decoder) -> None:
     keys = "<kbd>←</kbd> <kbd>→</kbd> picture"
     if len(decoder.repetitions) > 1:
         keys += ", <kbd>↑</kbd> <kbd>↓</kbd> repetitions"
+    ids = json.dumps([candidate.id for candidate in decoder.gallery.candidates])
     gr.HTML(
+        f'<span id="ids" hidden data-ids="{escape(ids)}"></span>'
         f'{looks}<p class="keys">{keys}, <kbd>space</kbd> surprise</p>'
         '<button type="button" id="copy-link">Copy a link to this view</button>',
         elem_id="advice",

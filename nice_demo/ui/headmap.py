@@ -87,8 +87,9 @@ def _colour_bar(end: float) -> str:
         for y, label in ((-0.72, f"+{end:g}"), (0, "0"), (0.72, f"−{end:g}"))
     )
     return (
-        f'<defs><linearGradient id="volt-colours" x1="0" y1="0" x2="0" y2="1">{stops}</linearGradient>'
-        '</defs><rect x="1.46" y="-0.72" width="0.12" height="1.44" rx="0.04" fill="url(#volt-colours)"/>'
+        '<defs><linearGradient id="volt-colours" x1="0" y1="0" x2="0" y2="1">'
+        f"{stops}</linearGradient></defs>"
+        '<rect x="1.46" y="-0.72" width="0.12" height="1.44" rx="0.04" fill="url(#volt-colours)"/>'
         f'{labels}<text x="1.46" y="-0.9">µV</text>'
     )
 

@@ -8,7 +8,14 @@
     for (const [name, value] of Object.entries(choices)) query.set(name, value);
     history.replaceState(history.state, "", `${location.pathname}?${query}`);
   }
-  window.nicePage = { writeAddress };
+
+  // The picture before or after this one; without `by` any other.
+  function neighbour(picture, by) {
+    const ids = JSON.parse(byId("ids").dataset.ids);
+    by ??= 1 + Math.floor(Math.random() * (ids.length - 1));
+    return ids[(ids.indexOf(picture) + by + ids.length) % ids.length];
+  }
+  window.nicePage = { writeAddress, neighbour };
 
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("#copy-link");

@@ -60,8 +60,8 @@ def _footer(decoder: Decoder, name: str) -> str:
     parts += [f"Pictures: {escape(licence)}" for licence in sorted(others)]
     if decoder.montage is not None:  # somebody's latents may come from any method
         parts.append(
-            f'Method: <a href="{PAPER}" target="_blank" rel="noopener">Song et al., “Decoding Natural '
-            "Images from EEG for Object Recognition”, ICLR 2024</a>"
+            f'Method: <a href="{PAPER}" target="_blank" rel="noopener">Song et al., “Decoding '
+            "Natural Images from EEG for Object Recognition”, ICLR 2024</a>"
         )
     parts.append(f"Data: {escape(name)}")
     parts.append(f"nice_demo {__version__}")

@@ -1,0 +1,299 @@
+"""The page in a real Chromium: by mouse and keyboard, light and dark, on a laptop and a phone."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from fake_decoder import FakeDecoder, served
+
+from nice_demo.decode import LatentsDecoder
+from nice_demo.sources.latents import open_latents
+from nice_demo.ui import cards
+from nice_demo.ui.view import find_picture
+
+sync_api = pytest.importorskip("playwright.sync_api")
+sync_api.expect.set_options(timeout=20_000)  # a busy machine is no fault
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic",
+]  # fmt: skip
+LAPTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_api.sync_playwright() as playwright:
+        installed = shutil.which("chromium") or shutil.which("chromium-browser")
+        own = Path(playwright.chromium.executable_path)
+        path = str(own) if own.exists() else installed
+        if path is None:
+            message = (
+                "no Chromium: install Debian's, or run `python -m playwright install chromium`"
+            )
+            pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def decoder() -> FakeDecoder:
+    return FakeDecoder()
+
+
+@pytest.fixture(scope="module")
+def address(decoder):
+    with served(decoder) as where:
+        yield where
+
+
+@pytest.fixture(scope="module")
+def context(chromium):
+    # Shared, so that gradio's scripts come out of its cache.
+    with chromium.new_context() as context:
+        yield context
+
+
+@pytest.fixture
+def visit(context):
+    """Open pages; afterwards nothing may have been asked of another machine, or gone wrong."""
+    pages, wrong = [], []
+
+    def open_page(url, viewport=LAPTOP, colours="light"):
+
+        def route(route):
+            if urlsplit(route.request.url).hostname == "127.0.0.1":
+                return route.continue_()
+            wrong.append(f"asked for {route.request.url}")
+            return route.abort()
+
+        page = context.new_page()
+        pages.append(page)
+        page.set_viewport_size(viewport)
+        page.emulate_media(color_scheme=colours)
+        page.set_default_timeout(20_000)
+        page.route(lambda url: not url.startswith(("data:", "blob:")), route)
+        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        page.goto(url)
+        page.wait_for_selector(".overall")
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert not wrong
+
+
+def verdict_of(decoder, subject, encoder, name, repetitions):
+    picture = find_picture(decoder.gallery, name)
+    rank = decoder.decode(subject, encoder, picture, repetitions).rank
+    return cards.verdict(rank, len(decoder.gallery))
+
+
+def expect(page, decoder, subject, encoder, name, repetitions):
+    """Wait until the page shows this view: picture, verdict, and the address."""
+    seen = page.locator(".seen .name")
+    sync_api.expect(seen).to_have_text(name)
+    sync_api.expect(page.locator(".verdict")).to_have_text(
+        verdict_of(decoder, subject, encoder, name, repetitions)
+    )
+    page.wait_for_function(
+        "wanted => Object.entries(wanted).every("
+        "([name, value]) => new URLSearchParams(location.search).get(name) === value)",
+        arg={
+            "subject": subject,
+            "encoder": encoder,
+            "picture": find_picture(decoder.gallery, name),
+            "repetitions": str(repetitions),
+        },
+    )
+
+
+def choose(page, control, option):
+    page.locator(f"#{control} input").click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def test_by_mouse(visit, decoder, address):
+    page = visit(address)
+    choose(page, "subject", "Phantom 2")
+    choose(page, "encoder", "ridge regression")
+    page.locator("#picture input").fill("pizza")
+    page.get_by_role("option", name="pizza", exact=True).click()
+    page.get_by_test_id("10-radio-label").click()
+    expect(page, decoder, "2", "ridge", "pizza", 10)
+    assert page.locator(".cards .card").count() == 5
+    names = [candidate.name for candidate in decoder.gallery.candidates]
+    page.locator("#next").click()
+    expect(page, decoder, "2", "ridge", names[names.index("pizza") + 1], 10)
+    page.locator("#previous").click()
+    expect(page, decoder, "2", "ridge", "pizza", 10)
+    page.locator("#surprise").click()
+    sync_api.expect(page.locator(".seen .name")).not_to_have_text("pizza")
+
+
+def test_by_keyboard(visit, decoder, address):
+    page = visit(f"{address}?subject=1&picture=dog&repetitions=80")
+    names = [candidate.name for candidate in decoder.gallery.candidates]
+    page.keyboard.press("ArrowRight")
+    expect(page, decoder, "1", "nice", names[1], 80)
+    page.keyboard.press("ArrowDown")
+    expect(page, decoder, "1", "nice", names[1], 40)
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowLeft")
+    expect(page, decoder, "1", "nice", names[0], 80)
+    page.keyboard.press("ArrowLeft")
+    expect(page, decoder, "1", "nice", names[-1], 80)
+    for _ in range(6):  # quicker than the server answers: none is lost
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowDown")
+    expect(page, decoder, "1", "nice", names[5], 1)
+    page.keyboard.press("Space")
+    sync_api.expect(page.locator(".seen .name")).not_to_have_text(names[5])
+    # Typing a name moves nothing until a name is chosen.
+    before = page.locator(".seen .name").inner_text()
+    page.locator("#picture input").fill("piz za")
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowLeft")
+    assert page.locator(".seen .name").inner_text() == before
+
+
+def test_everything_is_reached_by_tab_with_visible_focus(visit, address):
+    page = visit(address)
+    page.wait_for_selector("#butterfly .main-svg")
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate(
+                "(() => { const on = document.activeElement; const block = on.closest('[id]');"
+                "const style = getComputedStyle(on);"
+                "const visible = on === document.body || on.matches('input') ||"
+                "  style.outlineStyle !== 'none' || style.boxShadow !== 'none';"
+                "return visible ? (on.id || block?.id) : 'invisible ' + on.outerHTML })()"
+            )
+        )
+    ids = {"subject", "encoder", "picture", "previous", "surprise", "next", "repetitions"}
+    assert ids | {"copy-link"} <= {re.sub(r"^dropdown-", "", i or "") for i in reached}
+    assert any((i or "").startswith("range_id") for i in reached)
+    assert not [i for i in reached if (i or "").startswith("invisible")]
+
+
+def test_the_moment_moves_cursor_and_map(visit, address):
+    page = visit(address)
+    when = page.locator("#scalp h2 span")
+    sync_api.expect(when).to_have_text("172 ms")
+    before = page.locator("#scalp image").get_attribute("href")
+    page.locator("#moment input[type=range]").focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    sync_api.expect(when).to_have_text("192 ms")
+    assert page.locator("#scalp image").get_attribute("href") != before
+    cursor = "parseFloat(getComputedStyle(document.querySelector('#butterfly'), '::after').left)"
+    page.wait_for_selector("#butterfly .main-svg")
+    area = page.evaluate(
+        "(() => { const box = document.querySelector('#butterfly').getBoundingClientRect();"
+        "const area = document.querySelector('#butterfly .xy .gridlayer, #butterfly .plot')"
+        ".closest('svg').getBoundingClientRect(); return [box.left, area.left] })()"
+    )
+    assert area[0] == pytest.approx(area[1], abs=1)
+    width = page.locator("#butterfly").bounding_box()["width"]
+    expected = 44 + (192 + 200) / 1196 * (width - 54)
+    assert page.evaluate(cursor) == pytest.approx(expected, abs=1.5)
+    # A click into the plot: as far to the right as 500 ms is.
+    box = page.locator("#butterfly").bounding_box()
+    page.mouse.click(box["x"] + 44 + 700 / 1196 * (width - 54), box["y"] + 60)
+    sync_api.expect(when).to_have_text(re.compile("^(496|500|504) ms$"))
+
+
+def test_address_restores_the_view(visit, decoder, address):
+    page = visit(f"{address}?subject=2&encoder=ridge&picture=pizza&repetitions=5&__theme=dark")
+    sync_api.expect(page.locator(".seen .name")).to_have_text("pizza")
+    sync_api.expect(page.locator(".verdict")).to_have_text(
+        verdict_of(decoder, "2", "ridge", "pizza", 5)
+    )
+    sync_api.expect(page.locator("#subject input")).to_have_value("Phantom 2")
+    page.keyboard.press("ArrowDown")
+    expect(page, decoder, "2", "ridge", "pizza", 2)
+    assert parse_qs(urlsplit(page.url).query)["__theme"] == ["dark"]
+
+
+def test_unknown_address_gets_a_sentence_and_a_view(visit, address):
+    page = visit(f"{address}?picture=%3Cscript%3E&repetitions=5")
+    sync_api.expect(page.locator(".notice.error")).to_contain_text("There is no")
+    sync_api.expect(page.locator(".notice.error")).to_contain_text("Here is another view instead.")
+    page.keyboard.press("ArrowRight")
+    sync_api.expect(page.locator(".notice")).to_have_count(0)
+
+
+def test_simulated_eeg_says_so_and_explains(visit, address):
+    page = visit(address)
+    badge = page.locator(".badge")
+    sync_api.expect(badge.locator("p")).to_be_hidden()
+    badge.locator("summary").click()
+    sync_api.expect(badge.locator("p")).to_contain_text("No person was measured")
+    page.keyboard.press("Escape")
+    sync_api.expect(badge.locator("p")).to_be_hidden()
+    assert page.locator("h1").count() == 1
+    sync_api.expect(page.locator(".page-footer")).to_contain_text("CC-BY 4.0")
+
+
+def test_main_story_fits_a_laptop(visit, address):
+    page = visit(f"{address}?repetitions=1")
+    page.wait_for_selector("#butterfly .main-svg")
+    for what in (".verdict", ".bars li:last-child", "#moment input[type=range]"):
+        box = page.locator(what).bounding_box()
+        assert box["y"] + box["height"] <= 800
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_phone(visit, address, colours):
+    page = visit(address, PHONE, colours)
+    page.wait_for_selector("#butterfly .main-svg")
+    scroll, width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert scroll <= width
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    lightness = sum(int(part) for part in re.findall(r"\d+", background)[:3]) / 3
+    assert lightness > 230 if colours == "light" else lightness < 40
+
+
+def test_names_from_a_gallery_are_text(visit):
+    with served(FakeDecoder(nasty=True)) as where:
+        page = visit(f"{where}?picture=%3Ci%3E1")
+        sync_api.expect(page.locator(".seen .name")).to_have_text('<b>owl</b> & "co" ${1} {{x}}')
+
+
+def test_latents_of_real_eeg(visit, shared_data):
+    data, photos = shared_data / "things_eeg2", shared_data / "cc0_photos"
+    embeddings, gallery = open_latents(
+        data / "atm_s_sub08_test_latents.npy",
+        data / "openclip_vith14_test_image.npy",
+        data / "test_images.txt",
+        photos,
+    )
+    decoder = LatentsDecoder(embeddings, gallery, photos, "real EEG of THINGS-EEG2, subject 8")
+    with served(decoder, "atm_s_sub08_test_latents.npy") as where:
+        page = visit(f"{where}?picture=aircraft_carrier_06s")
+        sync_api.expect(page.locator(".seen .name")).to_have_text("aircraft carrier")
+        assert page.locator(".seen .tile.photo img").count() == 1
+        sync_api.expect(page.locator(".seen")).to_contain_text(
+            "a picture of the same concept, not the one that was shown"
+        )
+        assert page.locator(".cards .tile.word").count() >= 1
+        sync_api.expect(page.locator(".overall")).to_contain_text("36\u202f% (30–43)")
+        sync_api.expect(page.locator(".badge")).to_contain_text("real EEG of THINGS-EEG2")
+        for absent in ("#butterfly", "#scalp", "#moment", "#subject", "#encoder", "#repetitions"):
+            assert page.locator(absent).count() == 0, absent
+        assert "simulated" not in page.content().lower()
+        page.keyboard.press("ArrowRight")
+        sync_api.expect(page.locator(".seen .name")).to_have_text("antelope")
+        sync_api.expect(page.locator(".verdict")).to_have_text(
+            cards.verdict(decoder.decode("latents", "latents", "antelope_01b", 1).rank, 200)
+        )
+        phone = visit(where, PHONE)
+        assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -1,0 +1,314 @@
+"""The page through its API, and the HTML and figures that it is made of."""
+
+import base64
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from fake_decoder import NASTY, FakeDecoder, served
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+import app
+from nice_demo.decode import LatentsDecoder
+from nice_demo.errors import InputError
+from nice_demo.gallery import Candidate
+from nice_demo.sources.latents import open_latents
+from nice_demo.ui import cards
+from nice_demo.ui.figures import butterfly
+from nice_demo.ui.headmap import COLOURS, colour_range, colours_of, headmap
+from nice_demo.ui.view import find_picture, opening_view, view_of, view_of_address
+
+
+@pytest.fixture(scope="module")
+def decoder() -> FakeDecoder:
+    return FakeDecoder()
+
+
+@pytest.fixture(scope="module")
+def address(decoder):
+    with served(decoder) as where:
+        yield where
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    client = Client(address, verbose=False)
+    yield client
+    client.close()
+
+
+# ---------------------------------------------------------------- API
+
+
+def test_api_has_exactly_one_named_endpoint(client):
+    api = client.view_api(return_format="dict")
+    assert list(api["named_endpoints"]) == ["/decode"]
+    assert not api["unnamed_endpoints"]
+    parameters = api["named_endpoints"]["/decode"]["parameters"]
+    assert [p["parameter_name"] for p in parameters] == [
+        "subject",
+        "encoder",
+        "picture",
+        "repetitions",
+    ]
+
+
+@pytest.mark.parametrize("repetitions", [1, 80])
+@pytest.mark.parametrize("encoder", ["nice", "ridge"])
+def test_api_equals_decoder(client, decoder, encoder, repetitions):
+    candidate = decoder.gallery.candidates[17]
+    expected = decoder.to_json(decoder.decode("2", encoder, candidate.id, repetitions))
+    for picture in (candidate.id, candidate.name, candidate.name.upper()):
+        assert client.predict("2", encoder, picture, repetitions, api_name="/decode") == expected
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"subject": "99"}, "no subject '99'"),
+        ({"encoder": "crystal ball"}, "no encoder 'crystal ball'.*choose one of nice, ridge"),
+        ({"picture": "unicorn?"}, "no picture 'unicorn"),
+        ({"repetitions": 3}, "no average over '3' repetitions; choose one of 1, 2, 5"),
+        ({"repetitions": "many"}, "no average over 'many' repetitions"),
+        ({"repetitions": 1.5}, "no average over '1.5' repetitions"),
+        ({"subject": ["1"]}, "no subject"),
+    ],
+)
+def test_api_answers_bad_input_with_a_sentence_and_stays_up(client, capfd, wrong, sentence):
+    right = {"subject": "1", "encoder": "nice", "picture": "dog", "repetitions": 80}
+    with pytest.raises(AppError, match=sentence):
+        client.predict(**(right | wrong), api_name="/decode")
+    assert "Traceback" not in capfd.readouterr().err
+    assert client.predict(**right, api_name="/decode")["seen"]["name"] == "dog"
+
+
+def test_no_file_of_the_machine_can_be_read(address):
+    for path in ("/etc/passwd", str(Path(__file__)), str(Path.cwd() / "pyproject.toml")):
+        assert httpx.get(f"{address}gradio_api/file={path}").status_code in (403, 404)
+
+
+# ---------------------------------------------------------------- views and addresses
+
+
+def test_opening_view_is_good_but_not_perfect(decoder):
+    view = opening_view(decoder)
+    assert 2 <= view.decoded_by(decoder).rank <= 5
+    assert view.repetitions == 80
+
+
+def test_address_restores_a_view_and_leaves_the_rest(decoder):
+    opening = opening_view(decoder)
+    view = view_of_address(decoder, {"picture": "cat", "repetitions": "5", "__theme": "x"}, opening)
+    assert (view.subject, view.encoder, view.repetitions) == (opening.subject, "nice", 5)
+    assert view.picture == find_picture(decoder.gallery, "Cat")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"subject": "9"}, {"encoder": "x"}, {"picture": "<b>"}, {"repetitions": "3"}]
+)
+def test_address_that_names_nothing(decoder, wrong):
+    with pytest.raises(InputError, match="There is no"):
+        view_of_address(decoder, wrong, opening_view(decoder))
+
+
+@pytest.mark.parametrize("wrong", [True, None, float("nan"), "", "1e1", [1], "9" * 5000])
+def test_repetitions_that_are_none(decoder, wrong):
+    with pytest.raises(InputError, match="choose one of 1, 2, 5, 10, 20, 40, 80") as caught:
+        view_of(decoder, "1", "nice", "dog", wrong)
+    assert len(str(caught.value)) < 200
+
+
+# ---------------------------------------------------------------- words
+
+
+@pytest.mark.parametrize(
+    ("rank", "sentence"),
+    [
+        (1, "Right: first of 200; chance would put it at 100."),
+        (3, "Right at rank 3 of 200; chance would put it at 100."),
+        (37, "Missed: only at rank 37 of 200; chance would put it at 100."),
+        (163, "Missed: rank 163 of 200, no better than chance, which would put it at 100."),
+    ],
+)
+def test_verdict(rank, sentence):
+    assert cards.verdict(rank, 200) == sentence
+
+
+def test_digits():
+    assert [cards.percent(x) for x in (0, 0.005, 0.025, 0.0996, 0.21, 0.725, 1)] == [
+        "0", "0.5", "2.5", "10", "21", "73", "100",
+    ]  # fmt: skip
+    assert [cards.two_digits(x) for x in (0.417, -0.05, -0.001)] == ["0.42", "−0.05", "0.00"]
+
+
+def test_result_names_seen_retrieved_and_metrics_with_chance_interval_and_protocol(decoder):
+    decoding = decoder.decode("1", "nice", find_picture(decoder.gallery, "dog"), 80)
+    html = cards.result(decoder, decoding)
+    for row in decoding.order[:5]:
+        assert decoder.gallery.candidates[row].name in html
+    measured = decoder.metrics("1", "nice", 80)
+    text = re.sub("<[^>]+>", "", html)
+    top1 = measured.top1
+    assert (
+        f"{cards.percent(top1.value)}\u202f% ({cards.percent(top1.low)}–{cards.percent(top1.high)})"
+        in text
+    )
+    assert "chance 0.5\u202f% and 2.5\u202f%" in text
+    assert "protocol stimulus, 200 candidates, simulated EEG" in text
+    assert html.count("data:image/svg+xml") == 6
+
+
+def test_bars_show_the_picture_seen_also_beyond_the_tenth(decoder):
+    candidates = decoder.gallery.candidates
+    for candidate in candidates:
+        decoding = decoder.decode("1", "nice", candidate.id, 1)
+        html = cards.bars(decoder, decoding)
+        assert html.count("<li ") == (10 if decoding.rank <= 10 else 11)
+        assert html.count('class="right') == 1
+        widths = [float(w) for w in re.findall(r"left:([\d.]+)%", html)]
+        widths = [
+            left + float(width)
+            for left, width in zip(widths, re.findall(r"width:([\d.]+)%", html), strict=True)
+        ]
+        assert max(widths) <= 100.1
+
+
+def test_every_text_is_escaped():
+    nasty = FakeDecoder(nasty=True)
+    html = ""
+    for picture in (nasty.gallery.candidates[0], nasty.gallery.candidates[1]):
+        decoding = nasty.decode("1", "nice", picture.id, 80)
+        html += cards.result(nasty, decoding) + cards.bars(nasty, decoding)
+    html += cards.notice(NASTY)
+    assert "<b>owl" not in html and "<i>1" not in html
+    assert "&lt;b&gt;owl&lt;/b&gt; &amp; &quot;co&quot; ${1} {{x}}" in html
+
+
+def test_a_picture_that_is_none_becomes_a_card(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"not a picture")
+    card = cards.picture(Candidate("a", "a", "a thing", picture="broken.jpg"), tmp_path)
+    assert "<img" not in card and "a thing" in card
+    assert "a thing" in cards.picture(Candidate("a", "a", "a thing"), None)
+
+
+def test_photographs_are_made_small(tmp_path):
+    Image.new("RGB", (3000, 2000), "red").save(tmp_path / "large.png")
+    html = cards.picture(Candidate("a", "a", "a", picture="large.png"), tmp_path)
+    encoded = re.search('data:image/webp;base64,([^"]+)', html).group(1)
+    assert max(Image.open(io.BytesIO(base64.b64decode(encoded))).size) == cards.THUMBNAIL
+
+
+# ---------------------------------------------------------------- figures
+
+
+def test_butterfly_has_titles_with_units_and_every_electrode(decoder):
+    evoked = decoder.decode("1", "nice", decoder.gallery.candidates[0].id, 80).evoked
+    figure = butterfly(evoked.volts, evoked.times, decoder.montage.names).to_dict()
+    layout, traces = figure["layout"], figure["data"]
+    assert layout["xaxis"]["title"]["text"] == "time after the picture appears (ms)"
+    assert layout["yaxis"]["title"]["text"] == "EEG (µV)"
+    assert layout["yaxis2"]["title"]["text"] == "GFP (µV)"
+    assert [trace["name"] for trace in traces] == [*decoder.montage.names, "global field power"]
+    np.testing.assert_allclose(traces[5]["y"], evoked.volts[5] * 1e6, atol=0.0051)
+    # Slow and obvious: the spread over electrodes, moment by moment.
+    power = [np.sqrt(np.mean((v - np.mean(v)) ** 2)) * 1e6 for v in evoked.volts.T]
+    np.testing.assert_allclose(traces[-1]["y"], power, atol=0.0051)
+    assert traces[0]["x0"] == -200 and traces[0]["dx"] == 4
+    low, high = layout["yaxis"]["range"]
+    assert -low == high >= np.abs(evoked.volts).max() * 1e6 - 0.01
+
+
+def test_colours_are_symmetric_and_clip():
+    values = np.linspace(-12, 12, 481)
+    places = colours_of(values, 8.0).astype(int)
+    np.testing.assert_array_equal(places + places[::-1], 254)
+    assert places[240] == 127 and places[0] == 0 and places[-1] == 254
+    middle = COLOURS[127].astype(int)
+    assert np.ptp(middle) < 25, "0 µV is a colour without hue"
+
+
+def test_colour_range_holds_nearly_everything():
+    volts = 3e-6 * np.random.default_rng(0).standard_normal((63, 300))
+    end = colour_range(volts)
+    assert end == 10
+    assert (np.abs(volts) <= end * 1e-6).mean() >= 0.995
+    assert colour_range(volts * 1000) > 1000 and colour_range(np.zeros((2, 3))) == 0.5
+
+
+def test_headmap_shows_the_montages_image(decoder):
+    values = np.random.default_rng(1).standard_normal(63) * 3
+    svg = headmap(decoder.montage, values, 5.0, "172 ms")
+    assert svg.count('class="electrode"') == 63
+    assert 'role="group"' in svg and "172 ms" in svg and "µV" in svg
+    assert ">+5<" in svg and ">−5<" in svg
+    drawn = np.array(
+        Image.open(
+            io.BytesIO(base64.b64decode(re.search(r'base64,([^"]+)', svg).group(1)))
+        ).convert("RGB")
+    )
+    image = decoder.montage.image(values)
+    inside = ~np.isnan(image)
+    np.testing.assert_array_equal(drawn[inside], COLOURS[colours_of(image[inside], 5.0)])
+
+
+# ---------------------------------------------------------------- somebody's latents, and app.py
+
+
+def latents_decoder(shared: Path) -> LatentsDecoder:
+    data, photos = shared / "things_eeg2", shared / "cc0_photos"
+    embeddings, gallery = open_latents(
+        data / "atm_s_sub08_test_latents.npy",
+        data / "openclip_vith14_test_image.npy",
+        data / "test_images.txt",
+        photos,
+    )
+    return LatentsDecoder(embeddings, gallery, photos, "real EEG of subject 8")
+
+
+def test_latents_pictures_of_the_same_concept_are_said_to_be(shared_data):
+    decoder = latents_decoder(shared_data)
+    decoding = decoder.decode("latents", "latents", "aircraft_carrier_06s", 1)
+    html = cards.result(decoder, decoding)
+    assert "a picture of the same concept, not the one that was shown" in html
+    assert "simulated" not in html
+    with pytest.raises(InputError, match="no average over"):
+        view_of(decoder, "latents", "latents", "aircraft_carrier_06s", 80)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--bundle", "nowhere"], "There is no bundle at nowhere"),
+        (["--latents", "a.npy"], "add --gallery FILE"),
+        (["--latents", "a.npy", "--gallery", "b.npy"], "a.npy"),
+    ],
+)
+def test_app_ends_with_one_sentence(tmp_path, monkeypatch, capsys, flags, sentence):
+    monkeypatch.chdir(tmp_path)
+    assert app.main(flags) == 2
+    said = capsys.readouterr()
+    assert sentence in said.err and said.err.count("\n") == 1 and not said.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_app_starts_without_transformers_or_mne_and_without_telling_anyone():
+    check = (
+        "import sys, app, os;"
+        "slow = {'transformers', 'mne', 'matplotlib', 'sklearn'} & set(sys.modules);"
+        "assert not slow, slow;"
+        "assert os.environ['GRADIO_ANALYTICS_ENABLED'] == 'False';"
+        "sys.exit(app.main(['--bundle', 'nowhere']))"
+    )
+    root = Path(app.__file__).parent
+    ended = subprocess.run(
+        [sys.executable, "-c", check], cwd=root, capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: There is no bundle") and ended.stderr.count("\n") == 1

@@ -8,7 +8,7 @@ With --data, the defaults are the paper's settings (Song et al., ICLR 2024): Ada
 (0.5, 0.999), batch 1000, 200 epochs, logit scale 1/0.07, checkpoint of least validation loss.
 Unlike the paper, validation holds out whole *concepts* of the training pictures, so that selection
 measures what the test measures. Without --data, the phantom is prepared in data/phantom and
-trained in fewer, larger steps (`PHANTOM`).
+trained in fewer epochs, with smaller batches and larger steps (`PHANTOM`).
 
 EEG and picture embeddings flow in (`nice_demo.eegset`), a bundle flows out (`nice_demo.bundle`).
 """
@@ -76,7 +76,7 @@ class Settings:
 
 
 PAPER = Settings()
-PHANTOM = Settings(epochs=12, batch=500, lr=2e-3, schedule="one-cycle")
+PHANTOM = Settings(epochs=10, batch=128, lr=3e-3, schedule="one-cycle")
 RIDGE_STRENGTHS = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 
 

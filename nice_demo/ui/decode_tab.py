@@ -20,7 +20,7 @@ from nice_demo.ui.view import View, opening_view, view_of, view_of_address
 
 ENCODER_NAMES = {"nice": "NICE", "ridge": "ridge regression"}
 BARE = {"js_on_load": None, "apply_default_css": False}  # plain HTML, styled by style.css alone
-MOMENT = 0.17  # s, of the first scalp map: when the response to objects peaks
+MOMENT = 0.172  # s, of the first scalp map: about when the response to objects peaks
 
 _HELP_EEG = (
     "Each thin line is one electrode's average over the looks chosen, in microvolts, and global "

@@ -80,10 +80,11 @@
   // A click into the plot moves the slider there.
   document.addEventListener("click", (event) => {
     const plot = event.target.closest("#butterfly"), slider = sliderOfMoment();
-    const area = plot?.querySelector(".bglayer .bg, .plotclip, .nsewdrag");
-    if (!area || !slider) return;
-    const { left, width } = area.getBoundingClientRect();
-    const share = Math.min(1, Math.max(0, (event.clientX - left) / width));
+    if (!plot || !slider) return;
+    const margin = (side) => parseFloat(getComputedStyle(plot).getPropertyValue(`--plot-${side}`));
+    const box = plot.getBoundingClientRect();
+    const width = box.width - margin("left") - margin("right");
+    const share = Math.min(1, Math.max(0, (event.clientX - box.left - margin("left")) / width));
     const { min, max, step } = slider;
     slider.value = +min + Math.round((share * (max - min)) / step) * step;
     slider.dispatchEvent(new Event("input", { bubbles: true }));

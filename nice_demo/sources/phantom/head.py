@@ -17,11 +17,15 @@ from nice_demo.sources.phantom.trials import _MARGIN, N_TIMES, SFREQ, Phantom
 
 REFERENCE = "Fz"  # as in THINGS-EEG2, whose 63 channels therefore lack it
 BACKGROUND = 6e-6  # V, standard deviation of the 1/f background
-ALPHA = 3e-6  # V, of alpha at the electrode where it is strongest
+ALPHA = 3.3e-6  # V, of alpha at the electrode where it is strongest
 SENSORS = 1.5e-6  # V, of a sensor's own noise
 JITTER = 0.010  # s, of the latency over trials
 OUTERMOST = 0.85  # of the radius: no source farther from the centre; the inner skull is at 0.9
 SHARED = 0.6  # share of a source's tuning that all subjects have in common
+
+# How decodable each subject is: the factor on everything specific to a picture. A setting, not a
+# finding; `python -m nice_demo.sources.phantom.difficulty data/phantom` printed it.
+GAINS = dict.fromkeys(range(1, 11), 0.4)
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,9 @@ AREAS = [
 
 # Responses that are the same for every picture: direction, tilt, latency s, width s, V.
 COMMON = [
-    ("P1", (0.45, -0.86, 0.05), (0.5, -0.8, 0.3), 0.105, 0.016, 3.0e-6),
-    ("N1", (0.65, -0.74, -0.10), (0.6, -0.7, -0.3), 0.170, 0.022, -5.0e-6),
-    ("P2", (0.20, -0.90, 0.30), (0.2, -0.8, 0.5), 0.240, 0.034, 3.5e-6),
+    ("P1", (0.45, -0.86, 0.05), (0.5, -0.8, 0.3), 0.105, 0.016, 2.4e-6),
+    ("N1", (0.65, -0.74, -0.10), (0.6, -0.7, -0.3), 0.170, 0.022, -4.2e-6),
+    ("P2", (0.20, -0.90, 0.30), (0.2, -0.8, 0.5), 0.240, 0.034, 3.0e-6),
 ]
 
 

@@ -14,9 +14,8 @@ from nice_demo.files import complete_file, write_json
 from nice_demo.gallery import Gallery
 from nice_demo.montage import CHANNELS, Montage
 from nice_demo.preparation import shrunk_covariance, whitening_matrix
-from nice_demo.sources.phantom.difficulty import GAINS
 from nice_demo.sources.phantom.features import make_pictures
-from nice_demo.sources.phantom.head import AREAS, make_phantom
+from nice_demo.sources.phantom.head import AREAS, GAINS, make_phantom
 from nice_demo.sources.phantom.trials import (
     BASELINE,
     N_TIMES,

@@ -1,0 +1,498 @@
+"""Training: the same from the same seed, also after a kill; a whole bundle or none."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from tiny import make_stored_data
+
+from nice_demo import __version__, train
+from nice_demo.bundle import SCHEMA, Bundle
+from nice_demo.eegset import DataSet, EEGSet
+from nice_demo.errors import InputError
+from nice_demo.retrieval import binomial_p
+from nice_demo.train import PAPER, PHANTOM, Settings, TrainingData, held_out, train_encoder
+
+CPU = torch.device("cpu")
+QUICK = ["--epochs", "3", "--batch", "20", "--lr", "1e-3", "--subjects", "1"]
+
+
+def run(data, out, *arguments):
+    return train.main([*QUICK, *map(str, arguments), "--data", str(data), "--out", str(out)])
+
+
+def refused(capsys, data, out, *arguments):
+    """Train; it must fail with one sentence."""
+    capsys.readouterr()
+    assert run(data, out, *arguments) == 2
+    err = capsys.readouterr().err.rpartition("\r")[2]
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def snapshot(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def content(folder):
+    """Return a bundle's content; a safetensors header comes in any order, so its bytes won't do."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".safetensors":
+            with safe_open(path, "numpy") as file:
+                arrays = {key: file.get_tensor(key).tobytes() for key in file.keys()}  # noqa: SIM118
+                found[str(path.relative_to(folder))] = arrays, file.metadata()
+        elif path.suffix == ".json":
+            found[path.name] = json.loads(path.read_text())
+    del found["manifest.json"]["files"]  # of the bytes
+    return found
+
+
+@pytest.fixture
+def damaged(stored_data, tmp_path):
+    return Path(shutil.copytree(stored_data, tmp_path / "data"))
+
+
+# ---------------------------------------------------------------- settings and split
+
+
+def test_paper_settings():
+    assert Settings() == PAPER
+    assert (PAPER.epochs, PAPER.batch, PAPER.lr, PAPER.betas) == (200, 1000, 2e-4, (0.5, 0.999))
+    assert (PAPER.dropout, PAPER.learnable_scale, PAPER.schedule) == (0.5, False, "constant")
+    assert (PAPER.validation, PAPER.validation_conditions) == ("concepts", 740)
+    assert PHANTOM.validation == "concepts"
+
+
+CONCEPTS = [f"c{i % 37}" for i in range(400)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("wanted", [1, 20, 80, 740])
+def test_held_out_concepts_are_whole(seed, wanted):
+    chosen = held_out(CONCEPTS, Settings(validation_conditions=wanted), seed)
+    assert chosen.dtype == bool
+    held = {c for c, out in zip(CONCEPTS, chosen, strict=True) if out}
+    kept = {c for c, out in zip(CONCEPTS, chosen, strict=True) if not out}
+    assert not held & kept
+    at_least = min(wanted, 80)  # never more than about a fifth
+    assert at_least <= chosen.sum() <= at_least + 11  # the largest concept
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_held_out_conditions_split_concepts(seed):
+    settings = Settings(validation="conditions", validation_conditions=60)
+    chosen = held_out(CONCEPTS, settings, seed)
+    assert chosen.sum() == 60
+    held = {c for c, out in zip(CONCEPTS, chosen, strict=True) if out}
+    kept = {c for c, out in zip(CONCEPTS, chosen, strict=True) if not out}
+    assert held & kept
+
+
+@pytest.mark.parametrize("validation", ["concepts", "conditions"])
+def test_held_out_follows_from_the_seed(validation):
+    settings = Settings(validation=validation, validation_conditions=40)
+    one, again, other = (held_out(CONCEPTS, settings, seed) for seed in (1, 1, 2))
+    assert (one == again).all()
+    assert (one != other).any()
+    # The encoder's and ridge's split are the same.
+    assert (held_out(CONCEPTS, replace(settings, encoder="ridge"), 1) == one).all()
+
+
+# ---------------------------------------------------------------- data
+
+
+def test_training_rows(stored_data):
+    eeg = DataSet.open(stored_data).subject(1)
+    means = TrainingData(eeg, False, CPU)
+    assert len(means) == 60
+    np.testing.assert_array_equal(means.conditions, np.arange(60))
+    rows = np.array([3, 59, 0])
+    wanted = [sum(eeg.train[row, r].astype(float) for r in range(3)) / 3 for row in rows]
+    np.testing.assert_allclose(means.rows(rows), wanted, atol=1e-6)
+
+    single = TrainingData(eeg, True, CPU)
+    assert len(single) == 180
+    rows = np.array([0, 1, 2, 3, 179])
+    for found, row in zip(single.rows(rows), rows, strict=True):
+        np.testing.assert_array_equal(found, eeg.train[row // 3, row % 3])
+        assert single.conditions[row] == row // 3
+
+
+def test_validation_never_trains(stored_data, monkeypatch):
+    data = DataSet.open(stored_data)
+    concepts = [c.concept for c in data.train_gallery.candidates]
+    asked = {"train": set(), "validate": set()}
+    state = {"mode": "train"}
+    read, validate = TrainingData.rows, train._validate
+
+    def rows(self, which):
+        asked[state["mode"]] |= set(which.tolist())
+        return read(self, which)
+
+    def validates(*arguments):
+        state["mode"] = "validate"
+        try:
+            return validate(*arguments)
+        finally:
+            state["mode"] = "train"
+
+    monkeypatch.setattr(TrainingData, "rows", rows)
+    monkeypatch.setattr(train, "_validate", validates)
+    settings = Settings(epochs=2, batch=7)
+    train_encoder(data.subject(1), data.train_gallery.embeddings, concepts, settings, 1, CPU)
+    assert asked["train"] | asked["validate"] == set(range(60))
+    held = {concepts[row] for row in asked["validate"]}
+    assert not held & {concepts[row] for row in asked["train"]}
+
+
+def test_selected_is_the_epoch_of_least_validation_loss(stored_data):
+    data = DataSet.open(stored_data)
+    concepts = [c.concept for c in data.train_gallery.candidates]
+    eeg, pictures = data.subject(1), data.train_gallery.embeddings
+    settings = Settings(epochs=6, batch=20, lr=3e-2)  # too fast: the loss goes up and down
+    run = train_encoder(eeg, pictures, concepts, settings, 1, CPU)
+    losses = [entry["validation_loss"] for entry in run.history]
+    assert len(losses) == 6
+    assert run.best_epoch == 1 + int(np.argmin(losses))
+    assert not run.selected.training and not run.final.training
+    # The selected weights are those after that epoch.
+    validates = held_out(concepts, settings, 1)
+    rows = TrainingData(eeg, False, CPU).rows(np.flatnonzero(validates))
+    with torch.inference_mode():
+        again = train.ContrastiveLoss()(
+            run.selected(rows), torch.from_numpy(pictures[validates]), torch.arange(validates.sum())
+        )
+    assert again.item() == pytest.approx(min(losses), abs=1e-5)
+
+
+# ---------------------------------------------------------------- a bundle
+
+
+@pytest.fixture(scope="module")
+def trained(stored_data, tmp_path_factory):
+    """Return a bundle of one subject, 40 epochs: what the resumed run must come to."""
+    out = tmp_path_factory.mktemp("trained") / "whole"
+    assert run(stored_data, out, "--epochs", 40) == 0
+    return out
+
+
+def test_same_seed_same_bundle(stored_data, trained, tmp_path):
+    assert run(stored_data, tmp_path / "again", "--epochs", 40) == 0
+    assert content(tmp_path / "again") == content(trained)
+    assert os.listdir(tmp_path) == ["again"]  # the work folder is gone
+    assert run(stored_data, tmp_path / "other", "--epochs", 40, "--seeds", 2) == 0
+    name = "encoders/sub-01_nice.safetensors"
+    assert content(tmp_path / "other")[name] != content(trained)[name]
+
+
+def test_killed_and_resumed(stored_data, trained, tmp_path, capsys):
+    out, work = tmp_path / "whole", tmp_path / ".whole.training"
+    checkpoint = work / "sub-01_nice_seed-1.checkpoint"
+    command = [sys.executable, "-m", "nice_demo.train", *QUICK, "--epochs", "40"]
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        [*command, "--data", str(stored_data), "--out", str(out)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | threads,
+    )  # fmt: skip
+    try:
+        for _ in range(12_000):
+            if checkpoint.exists():
+                break
+            try:
+                process.wait(0.01)
+            except subprocess.TimeoutExpired:
+                continue
+            pytest.fail("training ended before its first checkpoint")
+    finally:
+        process.kill()
+    assert process.wait(60) == -signal.SIGKILL
+    assert not out.exists()
+    with safe_open(checkpoint, "pt") as file:
+        course = json.loads(file.metadata()["course"])
+    assert 1 <= course["epoch"] < 40
+
+    before = snapshot(work)
+    assert "--resume" in refused(capsys, stored_data, out, "--epochs", 40)
+    assert "other settings" in refused(capsys, stored_data, out, "--epochs", 41, "--resume")
+    assert "other settings" in refused(capsys, stored_data, out, "--lr", 1e-4, "--resume")
+    assert snapshot(work) == before
+    assert not out.exists()
+
+    assert run(stored_data, out, "--epochs", 40, "--resume") == 0
+    assert os.listdir(tmp_path) == ["whole"]
+    assert content(out) == content(trained)
+
+
+def interrupt(monkeypatch, name, calls=1):
+    """Make a function of the trainer fail at its n-th call."""
+    wanted, count = getattr(train, name), iter(range(1, 1000))
+
+    def failing(*arguments, **options):
+        if next(count) == calls:
+            raise RuntimeError("the lights went out")
+        return wanted(*arguments, **options)
+
+    monkeypatch.setattr(train, name, failing)
+
+
+@pytest.mark.parametrize(("name", "calls"), [("write_manifest", 1), ("write_manifest", 2), ("Bundle", 1)])
+def test_crash_while_assembling(stored_data, tmp_path, monkeypatch, name, calls):
+    out = tmp_path / "bundle"
+    assert run(stored_data, out) == 0
+    old = snapshot(out)
+    with monkeypatch.context() as broken:
+        interrupt(broken, name, calls)
+        with pytest.raises(RuntimeError, match="lights"):
+            run(stored_data, out, "--seeds", 2)
+    assert snapshot(out) == old
+    assert sorted(os.listdir(tmp_path)) == [".bundle.training", "bundle"]
+    Bundle(out)
+    assert run(stored_data, out, "--seeds", 2, "--resume") == 0
+    assert snapshot(out) != old
+    Bundle(out)
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_finished_runs_of_other_settings_are_not_taken_over(
+    stored_data, tmp_path, monkeypatch, capsys
+):
+    """A run that was complete when training stopped must not count as one of other settings."""
+    out = tmp_path / "bundle"
+    with monkeypatch.context() as broken:
+        interrupt(broken, "assemble")
+        with pytest.raises(RuntimeError):
+            run(stored_data, out)
+    refused(capsys, stored_data, out, "--epochs", 4, "--resume")
+    assert not out.exists()
+    assert run(stored_data, out, "--epochs", 4, "--restart") == 0
+    assert Bundle(out).manifest["encoders"]["1"]["nice"]["settings"]["epochs"] == 4
+
+
+def test_damaged_checkpoint(stored_data, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "bundle"
+    with monkeypatch.context() as broken:
+        interrupt(broken, "save_encoder")
+        with pytest.raises(RuntimeError):
+            run(stored_data, out)
+    checkpoint = tmp_path / ".bundle.training" / "sub-01_nice_seed-1.checkpoint"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    assert checkpoint.name in refused(capsys, stored_data, out, "--resume")
+    assert run(stored_data, out, "--restart") == 0
+
+
+def test_manifest(stored_bundle, stored_data):
+    manifest = json.loads((stored_bundle / "manifest.json").read_text())
+    assert manifest["schema"] == SCHEMA
+    assert manifest["code_version"] == __version__
+    description = DataSet.open(stored_data).description
+    for name in ("name", "source", "simulated", "preparation", "image_model", "licences"):
+        assert manifest[name] == description[name]
+    assert manifest["image_model"]["revision"] == "r1"
+    assert manifest["subjects"] == ["1", "2"]
+    assert manifest["channels"] == ["P7", "O1", "O2", "P8"]
+    assert (manifest["sfreq"], manifest["tmin"]) == (100, 0)
+    assert manifest["protocol"] == "stimulus"
+    assert "validation loss" in manifest["checkpoint_rule"]
+    assert manifest["trials"]["repetitions"] == [1, 2, 4]
+    for subject in ("1", "2"):
+        for encoder in ("nice", "ridge"):
+            entry = manifest["encoders"][subject][encoder]
+            assert entry["seed"] == 1
+            assert entry["settings"]["encoder"] == encoder
+            for name, value in {"epochs": 2, "batch": 32, "lr": 1e-3, "betas": [0.5, 0.999],
+                                "validation": "concepts", "dropout": 0.5}.items():  # fmt: skip
+                assert entry["settings"][name] == value
+            assert 0 <= entry["best_epoch"]
+    for entry in manifest["metrics"]:
+        for name in ("protocol", "ways", "repetitions", "trials", "top1", "top5", "median_rank"):
+            assert name in entry["metrics"]
+        assert {"low", "high", "chance"} <= entry["metrics"]["top1"].keys()
+    assert len(manifest["metrics"]) == 2 * 2 * 3
+    for done in manifest["runs"]:
+        for which in ("selected", "final"):
+            assert [found["repetitions"] for found in done[which]] == [1, 4]
+    assert len(manifest["runs"][0]["history"]) == 2
+
+
+@pytest.mark.parametrize("kind", ["stored", "tiny"])
+def test_metrics_in_the_manifest_are_those_of_the_bundle(kind, request):
+    bundle = Bundle(request.getfixturevalue(f"{kind}_bundle"))
+    for subject in bundle.subjects:
+        for encoder, measured in bundle.measure(subject).items():
+            for found in measured:
+                assert bundle.metrics(subject, encoder, found.repetitions) == found
+            # What the trainer measured from the data folder is the same.
+            (done,) = (
+                entry for entry in bundle.manifest["runs"]
+                if (entry["subject"], entry["encoder"]) == (subject, encoder)
+            )  # fmt: skip
+            for told in done["selected"]:
+                found = bundle.metrics(subject, encoder, told["repetitions"])
+                assert told["top1"] == found.to_json()["top1"]
+
+
+@pytest.mark.parametrize("encoder", ["nice", "ridge"])
+def test_better_than_chance(tiny_bundle, encoder):
+    bundle = Bundle(tiny_bundle)
+    for subject in bundle.subjects:
+        found = bundle.metrics(subject, encoder, 80)
+        assert found.ways == found.trials == 20
+        assert binomial_p(found.top5.successes, 20, 5 / 20) < 0.001
+        assert binomial_p(found.top1.successes, 20, 1 / 20) < 0.02
+
+
+def test_phantom_bundle_holds_the_truth(tiny_bundle, tiny_data):
+    bundle = Bundle(tiny_bundle)
+    assert bundle.simulated
+    assert bundle.manifest["trials"]["kind"] == "phantom"
+    for subject in ("01", "02"):
+        truth = load_file(bundle.file(f"truth/sub-{subject}.safetensors"))
+        assert truth["specific"].shape == (63, 300)
+        assert truth["positions"].shape == (len(truth["area"]), 3)
+        stored = (tiny_data / f"sub-{subject}" / "phantom.safetensors").read_bytes()
+        assert bundle.file(f"trials/sub-{subject}.safetensors").read_bytes() == stored
+
+
+# ---------------------------------------------------------------- options
+
+
+def test_single_trials(stored_data, tmp_path):
+    assert run(stored_data, tmp_path / "single", "--single-trials", "--learnable-scale") == 0
+    settings = Bundle(tmp_path / "single").manifest["encoders"]["1"]["nice"]["settings"]
+    assert settings["single_trials"] is True
+    assert settings["learnable_scale"] is True
+
+
+def test_learnable_scale_is_learned(stored_data):
+    data = DataSet.open(stored_data)
+    concepts = [c.concept for c in data.train_gallery.candidates]
+    losses = []
+    for learnable in (False, True):
+        settings = Settings(epochs=2, batch=20, lr=1e-2, learnable_scale=learnable)
+        done = train_encoder(
+            data.subject(1), data.train_gallery.embeddings, concepts, settings, 1, CPU
+        )
+        losses.append(done.history[-1]["loss"])
+    assert losses[0] != losses[1]
+
+
+def test_several_seeds(stored_data, tmp_path):
+    assert run(stored_data, tmp_path / "seeds", "--seeds", "3,1", "--validation", "conditions") == 0
+    bundle = Bundle(tmp_path / "seeds")
+    runs = [(r["encoder"], r["seed"]) for r in bundle.manifest["runs"]]
+    assert runs == [("nice", 3), ("nice", 1), ("ridge", 3)]
+    assert bundle.manifest["encoders"]["1"]["nice"]["seed"] == 3  # the first ships
+
+
+def test_two_jobs_come_to_the_same(stored_data, stored_bundle, tmp_path):
+    same = ["--epochs", "2", "--batch", "32", "--lr", "1e-3", "--subjects", "1-2", "--jobs", "2"]
+    assert run(stored_data, tmp_path / "jobs", *same) == 0
+    # Another number of threads may change the last digits.
+    for name in ("sub-01_nice", "sub-02_ridge"):
+        one, two = (load_file(b / f"encoders/{name}.safetensors") for b in (stored_bundle, tmp_path / "jobs"))
+        for key, value in one.items():
+            np.testing.assert_allclose(two[key], value, atol=1e-3)
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def test_unknown_subject(stored_data, tmp_path, capsys):
+    assert "Subject 7" in refused(capsys, stored_data, tmp_path / "out", "--subjects", "1,7")
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_data(tmp_path, capsys):
+    assert "none" in refused(capsys, tmp_path / "none", tmp_path / "out")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_not_finite(damaged, tmp_path, capsys, split):
+    array = np.array(getattr(EEGSet.open(damaged / "sub-02"), split))
+    array[3, 0, 1, 2] = np.nan
+    save_file({"eeg": array}, damaged / "sub-02" / f"{split}.safetensors")
+    message = refused(capsys, damaged, tmp_path / "out", "--subjects", "1-2")
+    assert f"{split}.safetensors" in message
+    assert "NaN" in message
+    assert os.listdir(tmp_path) == ["data"]
+
+
+def test_other_rate_or_channels(damaged, tmp_path, capsys):
+    path = damaged / "sub-01" / "meta.json"
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps(meta | {"sfreq": 250}))
+    assert "250" in refused(capsys, damaged, tmp_path / "out")
+    path.write_text(json.dumps(meta | {"channels": ["P7", "O1", "O2"]}))
+    assert "channels" in refused(capsys, damaged, tmp_path / "out")
+    (damaged / "sub-01" / "train.safetensors").write_bytes(b"")
+    assert "train.safetensors" in refused(capsys, damaged, tmp_path / "out")
+    assert os.listdir(tmp_path) == ["data"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--epochs", 0], "--epochs"),
+        (["--batch", 1], "--batch"),
+        (["--lr", 0], "--lr"),
+        (["--lr", "nan"], "--lr"),
+        (["--dropout", 1], "--dropout"),
+        (["--dropout", -0.1], "--dropout"),
+        (["--device", "quantum"], "quantum"),
+        (["--jobs", 0], "--jobs"),
+    ],
+)
+def test_wrong_settings(stored_data, tmp_path, capsys, arguments, word):
+    assert word in refused(capsys, stored_data, tmp_path / "out", *arguments)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--subjects", "x"], ["--seeds", "3-1"], ["--encoder", "vit"], ["--epochs", "many"]]
+)
+def test_options_that_cannot_be_read(stored_data, tmp_path, capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        run(stored_data, tmp_path / "out", *arguments)
+    assert caught.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(stored_data, tmp_path, capsys):
+    assert "CUDA" in refused(capsys, stored_data, tmp_path / "out", "--device", "cuda")
+    assert os.listdir(tmp_path) == []
+
+
+def test_too_few_pictures(tmp_path, stored_data, capsys):
+    data = DataSet.open(stored_data)
+    with pytest.raises(InputError, match="too few"):
+        train_encoder(
+            data.subject(1), data.train_gallery.embeddings, ["one"] * 60, Settings(), 1, CPU
+        )
+
+
+def test_stored_averages_train_too(tmp_path):
+    data = make_stored_data(tmp_path, (1,), train_repetitions=1, averages=[1, 5, 80])
+    assert run(data, tmp_path / "bundle") == 0
+    bundle = Bundle(tmp_path / "bundle")
+    assert bundle.repetitions == [1, 5, 80]
+    evoked = bundle.trials("1").evoked(2, 5).eeg
+    np.testing.assert_allclose(evoked, DataSet.open(data).subject(1).test[2, 1], atol=5e-3)

@@ -301,7 +301,7 @@ def _try_out(bundle: Bundle, subject: str) -> None:
         evoked = bundle.trials(subject).evoked(len(bundle.gallery) - 1, bundle.repetitions[0])
         eeg = torch.from_numpy(evoked.eeg)[None]
         if eeg.shape[1] != len(bundle.montage.names):
-            raise ValueError(f"{eeg.shape[1]} channels, the montage has {len(bundle.montage.names)}")
+            raise ValueError(f"{eeg.shape[1]} channels, {len(bundle.montage.names)} in the montage")
         for encoder in bundle.encoders(subject):
             found = embed(bundle.encoder(subject, encoder), eeg)
             if found.shape[1] != bundle.gallery.embeddings.shape[1]:

@@ -106,14 +106,14 @@ class DataSet:
                 )
         if eeg.channels != self.montage.names:
             raise InputError(
-                f"{eeg.folder / META} names other channels than {self.folder / 'montage.safetensors'}"
-                "; prepare the subject anew."
+                f"{eeg.folder / META} names other channels than the data set's montage; "
+                "prepare the subject anew."
             )
         rate = self.description["preparation"].get("sfreq", eeg.sfreq)
         if eeg.sfreq != rate:
             raise InputError(
-                f"{eeg.folder / META} names the sampling rate {eeg.sfreq} Hz, the data set {rate} Hz; "
-                "prepare the subject anew."
+                f"{eeg.folder / META} names the sampling rate {eeg.sfreq} Hz, the data set "
+                f"{rate} Hz; prepare the subject anew."
             )
         return eeg
 

@@ -24,7 +24,7 @@ class Evoked:
     ----------
     eeg : array of shape (n_channels, n_times), float32
         As encoders take it: whitened.
-    volts : array of shape (n_channels, n_samples) or None
+    volts : array of shape (n_channels, n_samples), float32, or None
         Before whitening, average reference, V; None where only whitened EEG was kept.
     times : array of shape (n_samples,)
         Of `volts`, s; the picture appears at 0.
@@ -54,18 +54,21 @@ class PhantomTrials:
     """
 
     def __init__(self, phantom: Phantom, repetitions: list[int]) -> None:
-        self.repetitions = repetitions
-        self._averages = lru_cache(maxsize=32)(
-            lambda condition: phantom.evoked("test", condition, repetitions)
-        )
+        self._phantom, self.repetitions = phantom, repetitions
+        # A picture's averages take 1 MB; ten subjects with eight pictures each stay below 100 MB.
+        self._averages = lru_cache(maxsize=8)(self._make)
+
+    def _make(self, condition: int) -> tuple[np.ndarray, np.ndarray]:
+        made = self._phantom.evoked("test", condition, self.repetitions)
+        volts = made.volts - made.volts.mean(1, keepdims=True)  # average reference
+        return made.whitened.astype(np.float32), volts.astype(np.float32)
 
     def evoked(self, condition: int, repetitions: int) -> Evoked:
         """Average the first `repetitions` trials of a picture."""
         which = _average(self.repetitions, repetitions)
-        averages = self._averages(condition)
-        volts = averages.volts[which]
-        times = TMIN + np.arange(volts.shape[1]) / SFREQ
-        return Evoked(averages.whitened[which].astype(np.float32), volts - volts.mean(0), times)
+        whitened, volts = self._averages(condition)
+        times = TMIN + np.arange(volts.shape[2]) / SFREQ
+        return Evoked(whitened[which], volts[which], times)
 
 
 class StoredTrials:

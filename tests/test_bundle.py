@@ -113,7 +113,9 @@ def test_measure_against_a_loop(stored_bundle):
             for seen in range(6):
                 eeg = opened.trials("2").evoked(seen, repetitions).eeg
                 with torch.inference_mode():
-                    found = opened.encoder("2", name)(torch.from_numpy(eeg)[None])[0].double().numpy()
+                    found = (
+                        opened.encoder("2", name)(torch.from_numpy(eeg)[None])[0].double().numpy()
+                    )
                 for candidate in range(6):
                     similarities[seen, candidate] = (
                         found @ gallery[candidate] / np.linalg.norm(found)

@@ -19,7 +19,9 @@ def literal_loss(eeg, pictures, conditions, scale=LOGIT_SCALE):
     rows = len(eeg)
     logits = [
         [
-            scale * (eeg[i] @ pictures[j]) / ((eeg[i] @ eeg[i]) * (pictures[j] @ pictures[j])) ** 0.5
+            scale
+            * (eeg[i] @ pictures[j])
+            / ((eeg[i] @ eeg[i]) * (pictures[j] @ pictures[j])) ** 0.5
             for j in range(rows)
         ]
         for i in range(rows)

@@ -170,7 +170,7 @@ def test_latents_against_a_loop():
 
 
 def test_ties_count_against_us():
-    decoder = latents_decoder(np.zeros((9, 4), np.float32) + [1, 0, 0, 0])
+    decoder = latents_decoder(np.eye(4, dtype=np.float32)[[0] * 9])
     embeddings = np.tile(np.float32([[0, 1, 0, 0]]), (9, 1))
     decoder.gallery = Gallery(decoder.gallery.candidates, embeddings)
     assert [decoder.decode("latents", "latents", f"p{i}", 1).rank for i in range(9)] == [9] * 9

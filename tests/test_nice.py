@@ -152,7 +152,7 @@ def test_dropout_where_the_paper_has_it():
 
 def test_published_size():
     encoder = NICE()
-    assert encoder.config["channels"], encoder.config["times"] == (63, 250)
+    assert (encoder.config["channels"], encoder.config["times"]) == (63, 250)
     assert encoder.config["dim"] == 768
     assert sum(p.numel() for p in encoder.parameters()) == 1_802_496
 
@@ -245,7 +245,9 @@ def test_save_and_open(encoder, tmp_path):
 def test_embed_in_batches(encoder):
     whole = embed(encoder, EEG)
     np.testing.assert_allclose(np.linalg.norm(whole.numpy(), axis=1), 1, atol=1e-6)
-    torch.testing.assert_close(embed(encoder, EEG.half().float(), batch=4), whole, rtol=0, atol=2e-3)
+    torch.testing.assert_close(
+        embed(encoder, EEG.half().float(), batch=4), whole, rtol=0, atol=2e-3
+    )
     torch.testing.assert_close(embed(encoder, EEG, batch=1), whole, rtol=0, atol=2e-6)
     assert not whole.requires_grad
 
@@ -381,7 +383,7 @@ def test_published_checkpoints(tmp_path, prefix, sizes):
         store(projection, tmp_path / "Proj_eeg_cls.pth", prefix),
     )
     assert not ours.training
-    assert ours.config["channels"], ours.config["times"] == (channels, times)
+    assert (ours.config["channels"], ours.config["times"]) == (channels, times)
     assert ours.config["dim"] == dim
     eeg = torch.randn(3, channels, times, generator=torch.Generator().manual_seed(9))
     with torch.inference_mode():
@@ -456,7 +458,10 @@ def test_ridge_is_ridge_regression():
 
     # The same by hand: means over 10 samples, the last 7 left out; channel by channel.
     features = np.array(
-        [[trial[c, 10 * w : 10 * w + 10].mean() for c in range(3) for w in range(4)] for trial in eeg],
+        [
+            [trial[c, 10 * w : 10 * w + 10].mean() for c in range(3) for w in range(4)]
+            for trial in eeg
+        ],
         float,
     )
     spread = features.var(0).mean() * len(features)

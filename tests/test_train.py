@@ -251,7 +251,9 @@ def interrupt(monkeypatch, name, calls=1):
     monkeypatch.setattr(train, name, failing)
 
 
-@pytest.mark.parametrize(("name", "calls"), [("write_manifest", 1), ("write_manifest", 2), ("Bundle", 1)])
+@pytest.mark.parametrize(
+    ("name", "calls"), [("write_manifest", 1), ("write_manifest", 2), ("Bundle", 1)]
+)
 def test_crash_while_assembling(stored_data, tmp_path, monkeypatch, name, calls):
     out = tmp_path / "bundle"
     assert run(stored_data, out) == 0
@@ -333,7 +335,7 @@ def test_manifest(stored_bundle, stored_data):
 @pytest.mark.parametrize("kind", ["stored", "tiny"])
 def test_metrics_in_the_manifest_are_those_of_the_bundle(kind, request):
     bundle = Bundle(request.getfixturevalue(f"{kind}_bundle"))
-    for subject in bundle.subjects:
+    for subject in bundle.subjects[: 2 if kind == "stored" else 1]:  # a phantom takes seconds
         for encoder, measured in bundle.measure(subject).items():
             for found in measured:
                 assert bundle.metrics(subject, encoder, found.repetitions) == found
@@ -352,9 +354,9 @@ def test_better_than_chance(tiny_bundle, encoder):
     bundle = Bundle(tiny_bundle)
     for subject in bundle.subjects:
         found = bundle.metrics(subject, encoder, 80)
-        assert found.ways == found.trials == 20
-        assert binomial_p(found.top5.successes, 20, 5 / 20) < 0.001
-        assert binomial_p(found.top1.successes, 20, 1 / 20) < 0.02
+        assert found.ways == found.trials == 12
+        assert binomial_p(found.top5.successes, 12, 5 / 12) < 0.02
+        assert binomial_p(found.top1.successes, 12, 1 / 12) < 0.02
 
 
 def test_phantom_bundle_holds_the_truth(tiny_bundle, tiny_data):
@@ -405,7 +407,10 @@ def test_two_jobs_come_to_the_same(stored_data, stored_bundle, tmp_path):
     assert run(stored_data, tmp_path / "jobs", *same) == 0
     # Another number of threads may change the last digits.
     for name in ("sub-01_nice", "sub-02_ridge"):
-        one, two = (load_file(b / f"encoders/{name}.safetensors") for b in (stored_bundle, tmp_path / "jobs"))
+        one, two = (
+            load_file(b / f"encoders/{name}.safetensors")
+            for b in (stored_bundle, tmp_path / "jobs")
+        )
         for key, value in one.items():
             np.testing.assert_allclose(two[key], value, atol=1e-3)
 
@@ -465,7 +470,8 @@ def test_wrong_settings(stored_data, tmp_path, capsys, arguments, word):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--subjects", "x"], ["--seeds", "3-1"], ["--encoder", "vit"], ["--epochs", "many"]]
+    "arguments",
+    [["--subjects", "x"], ["--seeds", "3-1"], ["--encoder", "vit"], ["--epochs", "many"]],
 )
 def test_options_that_cannot_be_read(stored_data, tmp_path, capsys, arguments):
     with pytest.raises(SystemExit) as caught:

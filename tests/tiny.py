@@ -13,11 +13,11 @@ from nice_demo.montage import CHANNELS, Montage
 from nice_demo.sources.phantom.prepare import GAINS, _description, _prepare_subject
 
 DIM = 32
-CONCEPTS, PICTURES, TEST = 75, 4, 20
+CONCEPTS, PICTURES, TEST = 60, 4, 12
 
 
 def make_tiny_data(folder: Path, subjects: tuple[int, ...] = (1, 2), seed: int = 5) -> Path:
-    """Write a data folder: 75 concepts × 4 training pictures, 20 test pictures.
+    """Write a data folder: 60 concepts × 4 training pictures, 12 test pictures.
 
     All of a picture's features follow from 16 hidden numbers, so that little data is enough.
     """
@@ -49,8 +49,8 @@ def make_tiny_data(folder: Path, subjects: tuple[int, ...] = (1, 2), seed: int =
         gallery.save(folder / f"{split}_gallery")
     Montage.standard(CHANNELS).save(folder / "montage.safetensors")
     write_json(folder / "dataset.json", _description(gallery) | {"name": "tiny"})
-    # Twice the response: so little training data must do whatever the real subjects' gains are.
-    with patch.dict(GAINS, dict.fromkeys(subjects, 2.0)):
+    # Thrice the response: so little training data must do whatever the real subjects' gains are.
+    with patch.dict(GAINS, dict.fromkeys(subjects, 3.0)):
         for subject in subjects:
             _prepare_subject(folder, subject)
     return folder

@@ -23,18 +23,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from nice_demo.bundle import Bundle, write_manifest
+from nice_demo.assemble import assemble
+from nice_demo.checkpoint import Course
 from nice_demo.contrastive import ContrastiveLoss
 from nice_demo.eegset import DataSet, EEGSet
 from nice_demo.encoders import ENCODERS, build, embed, halved, save_encoder
 from nice_demo.encoders.ridge import RidgeFit
 from nice_demo.errors import InputError, command
-from nice_demo.files import complete_file, complete_folder
+from nice_demo.files import complete_file
 from nice_demo.prepare import numbers
 from nice_demo.retrieval import metrics, ranks, similarity
 
@@ -201,7 +200,7 @@ def train_encoder(
     loss_of = ContrastiveLoss(settings.learnable_scale).to(device)
     trained = [p for p in [*encoder.parameters(), *loss_of.parameters()] if p.requires_grad]
     optimizer = torch.optim.Adam(trained, settings.lr, settings.betas)
-    course = _Course(encoder, loss_of, optimizer, checkpoint, {**asdict(settings), "seed": seed})
+    course = Course(encoder, loss_of, optimizer, checkpoint, {**asdict(settings), "seed": seed})
 
     steps = math.ceil(len(train_rows) / settings.batch)
     bar = tqdm(total=settings.epochs, initial=course.epoch, desc=title, unit="epoch")
@@ -234,75 +233,6 @@ def train_encoder(
     selected = build(settings.encoder, **sizes, dropout=settings.dropout)
     selected.load_state_dict(course.best)
     return Run(selected.eval(), encoder.cpu().eval(), course.best_epoch, course.history)
-
-
-class _Course:
-    """The course of a run: best weights so far, history, and the checkpoint that resumes it."""
-
-    def __init__(self, encoder, loss_of, optimizer, checkpoint: Path | None, identity: dict):
-        self.modules = {"encoder": encoder, "loss": loss_of}
-        self.optimizer, self.checkpoint = optimizer, checkpoint
-        self.identity = json.loads(json.dumps(identity))
-        self.epoch, self.best_epoch, self.history = 0, 0, []
-        self.best = {}
-        if checkpoint and checkpoint.exists():
-            self._read()
-
-    def add(self, loss: float, validation: float, top1: float) -> None:
-        """Take in an epoch's figures; keep the weights if they are the best so far."""
-        self.epoch += 1
-        self.history.append({"loss": loss, "validation_loss": validation, "validation_top1": top1})
-        if validation <= min(entry["validation_loss"] for entry in self.history):
-            self.best_epoch = self.epoch
-            state = self.modules["encoder"].state_dict()
-            self.best = {key: value.detach().cpu().clone() for key, value in state.items()}
-        if self.checkpoint:
-            self._write()
-
-    def _write(self) -> None:
-        tensors = {f"best/{key}": value for key, value in self.best.items()}
-        for name, module in self.modules.items():
-            tensors |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
-        for number, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam/{number}/{key}": value for key, value in state.items()}
-        tensors = {key: value.detach().cpu().clone() for key, value in tensors.items()}
-        figures = {
-            "identity": self.identity,
-            "epoch": self.epoch,
-            "best_epoch": self.best_epoch,
-            "history": self.history,
-        }
-        with complete_file(self.checkpoint) as part:
-            save_file(tensors, part, {"course": json.dumps(figures)})
-
-    def _read(self) -> None:
-        try:
-            with safe_open(self.checkpoint, "pt") as file:
-                figures = json.loads(file.metadata()["course"])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{self.checkpoint} can't be read ({error}); remove it to train that run anew."
-            ) from None
-        if figures["identity"] != self.identity:
-            raise InputError(
-                f"{self.checkpoint} was written with other settings; "
-                "give the same ones, or --restart to discard it."
-            )
-        self.epoch, self.best_epoch = figures["epoch"], figures["best_epoch"]
-        self.history = figures["history"]
-        self.best = _part(tensors, "best/")
-        for name, module in self.modules.items():
-            module.load_state_dict(_part(tensors, f"{name}/"))
-        adam = self.optimizer.state_dict()
-        for key, value in _part(tensors, "adam/").items():
-            number, entry = key.split("/")
-            adam["state"].setdefault(int(number), {})[entry] = value
-        self.optimizer.load_state_dict(adam)
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _share(settings: Settings, step: int, steps_an_epoch: int) -> float:
@@ -397,82 +327,6 @@ def _test(encoder: nn.Module, eeg: EEGSet, data: DataSet) -> list[dict]:
         ).to_json()
         results.append({k: found[k] for k in ("protocol", "ways", "repetitions", "top1", "top5")})
     return results
-
-
-def assemble(data: DataSet, runs: list[dict], work: Path, out: Path) -> None:
-    """Put a bundle together and move it to its place in one step.
-
-    Parameters
-    ----------
-    data : DataSet
-    runs : list of dict
-        What `_run` left of each; the first seed's encoders are the ones that ship.
-    work : Path
-        Folder of the runs' files.
-    out : Path
-        The bundle's folder; one that is there already is replaced.
-    """
-    seed = runs[0]["seed"]
-    subjects = list(dict.fromkeys(run["subject"] for run in runs))
-    sets = {subject: data.subject(int(subject)) for subject in subjects}
-    first = sets[subjects[0]]
-    simulated_on_demand = (first.folder / "phantom.safetensors").exists()
-    with complete_folder(out) as folder:
-        for ending in (".json", ".safetensors"):
-            shutil.copyfile(data.folder / f"test_gallery{ending}", folder / f"gallery{ending}")
-        shutil.copyfile(data.folder / "montage.safetensors", folder / "montage.safetensors")
-        for name in ("encoders", "trials", "truth"):
-            (folder / name).mkdir()
-        encoders: dict[str, dict] = {subject: {} for subject in subjects}
-        for run in runs:
-            if run["seed"] != seed:
-                continue
-            name = f"sub-{int(run['subject']):02d}_{run['encoder']}"
-            shutil.copyfile(
-                work / f"{name}_seed-{seed}.safetensors", folder / f"encoders/{name}.safetensors"
-            )
-            encoders[run["subject"]][run["encoder"]] = {
-                "file": f"encoders/{name}.safetensors",
-                "seed": seed,
-                "settings": run["settings"],
-                "best_epoch": run["best_epoch"],
-            }
-        for subject, eeg in sets.items():
-            trials = folder / f"trials/sub-{int(subject):02d}.safetensors"
-            if simulated_on_demand:
-                shutil.copyfile(eeg.folder / "phantom.safetensors", trials)
-                shutil.copyfile(eeg.folder / "truth.safetensors", folder / "truth" / trials.name)
-            else:
-                averages = np.stack([eeg.evoked(n) for n in eeg.test_repetitions], 1)
-                save_file({"eeg": torch.from_numpy(averages).half()}, trials)
-        manifest = {
-            **{k: data.description[k] for k in ("name", "simulated", "source", "licences")},
-            "subjects": subjects,
-            "channels": first.channels,
-            "sfreq": first.sfreq,
-            "tmin": first.meta["tmin"],
-            "preparation": data.description["preparation"],
-            "image_model": data.description["image_model"],
-            "protocol": data.test_gallery.protocol,
-            "checkpoint_rule": "least validation loss on held-out training pictures",
-            "encoders": encoders,
-            "trials": {
-                "kind": "phantom" if simulated_on_demand else "averages",
-                "repetitions": first.test_repetitions,
-                "files": {s: f"trials/sub-{int(s):02d}.safetensors" for s in subjects},
-            },
-            "runs": [{k: v for k, v in run.items() if k != "settings"} for run in runs],
-            "metrics": [],
-        }
-        write_manifest(folder, manifest)
-        bundle = Bundle(folder)
-        manifest["metrics"] = [
-            {"subject": subject, "encoder": encoder, "metrics": found.to_json()}
-            for subject in tqdm(subjects, "measuring the bundle", unit="subject")
-            for encoder, by_repetitions in bundle.measure(subject).items()
-            for found in by_repetitions
-        ]
-        write_manifest(folder, manifest)
 
 
 def _device(name: str) -> torch.device:

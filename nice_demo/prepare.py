@@ -22,6 +22,24 @@ def numbers(text: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
+def prepare_phantom(folder: Path, subjects: list[int], *options) -> None:
+    """Prepare phantom subjects; see `nice_demo.sources.phantom.prepare.prepare_phantom`.
+
+    Raises
+    ------
+    InputError
+        Where the packages that preparing needs aren't installed.
+    """
+    try:
+        from nice_demo.sources.phantom import prepare  # MNE, and models to look at pictures
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"Preparing needs the package {error.name}; "
+            "pip install -r requirements-dev.txt brings all that it needs."
+        ) from None
+    prepare.prepare_phantom(folder, subjects, *options)
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run ``python -m nice_demo.prepare``."""
@@ -44,12 +62,6 @@ def main(argv: list[str] | None = None) -> int:
     phantom.add_argument("--revision", help="of the model on the Hub")
     phantom.add_argument("--jobs", type=int, default=-1, help="subjects at once, 1.5 GB each")
     options = parser.parse_args(argv)
-    try:
-        from nice_demo.sources.phantom.prepare import prepare_phantom
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"Preparing needs the package {error.name}; install the extra: pip install -e '.[train]'"
-        ) from None
     prepare_phantom(
         options.to, options.subjects, options.image_model, options.revision, options.jobs
     )

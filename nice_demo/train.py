@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from nice_demo.assemble import assemble
+from nice_demo.bundle import MANIFEST
 from nice_demo.checkpoint import Course
 from nice_demo.contrastive import ContrastiveLoss
 from nice_demo.eegset import DataSet, EEGSet
@@ -34,7 +35,7 @@ from nice_demo.encoders import ENCODERS, build, embed, halved, save_encoder
 from nice_demo.encoders.ridge import RidgeFit
 from nice_demo.errors import InputError, command
 from nice_demo.files import complete_file
-from nice_demo.prepare import numbers
+from nice_demo.prepare import numbers, prepare_phantom
 from nice_demo.retrieval import metrics, ranks, similarity
 
 
@@ -287,7 +288,13 @@ def _run(
 ) -> None:
     """Train one encoder, measure it on the test set and leave the result in the work folder."""
     place = work / f"sub-{subject:02d}_{settings.encoder}_seed-{seed}"
-    if place.with_suffix(".json").exists():
+    if place.with_suffix(".json").exists():  # an earlier, interrupted training came that far
+        done = json.loads(place.with_suffix(".json").read_text())
+        if done["settings"] != json.loads(json.dumps(asdict(settings))):
+            raise InputError(
+                f"{place}.json was trained with other settings; "
+                "give the same ones, or --restart to discard it."
+            )
         return
     eeg, gallery = data.subject(subject), data.train_gallery
     concepts = [candidate.concept for candidate in gallery.candidates]
@@ -383,16 +390,18 @@ def main(argv: list[str] | None = None) -> int:
     device = _device(options.device)
     folder = options.data or Path("data/phantom")
     if not options.data:
-        from nice_demo.sources.phantom.prepare import prepare_phantom  # needs the train extra
-
         prepare_phantom(folder, options.subjects or list(range(1, 11)))
     data = DataSet.open(folder)
     subjects = options.subjects or data.subjects
+    if not subjects:
+        raise InputError(f"No subject is prepared in {folder}; prepare one first.")
     for subject in subjects:  # whatever is wrong is said before hours of training
         data.subject(subject)
     out = options.out or Path("weights") / data.description["name"]
 
-    work = out.parent / f".{out.name}.training"
+    if out.exists() and not (out / MANIFEST).exists() and (out.is_file() or any(out.iterdir())):
+        raise InputError(f"{out} is there and isn't a bundle; give another --out.")
+    work = out.resolve().parent / f".{out.resolve().name}.training"
     if options.restart:
         shutil.rmtree(work, ignore_errors=True)
     if work.exists() and any(work.iterdir()) and not options.resume:

@@ -59,7 +59,12 @@ def complete_folder(path: Path | str) -> Iterator[Path]:
         old = part.with_suffix(".old")
         if path.exists():
             path.rename(old)
-        part.rename(path)
+        try:
+            part.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -34,7 +34,7 @@ from nice_demo.eegset import DataSet, EEGSet
 from nice_demo.encoders import ENCODERS, build, embed, halved, save_encoder
 from nice_demo.encoders.ridge import RidgeFit
 from nice_demo.errors import InputError, command
-from nice_demo.files import complete_file
+from nice_demo.files import complete_file, sha256
 from nice_demo.prepare import numbers, prepare_phantom
 from nice_demo.retrieval import metrics, ranks, similarity
 
@@ -193,7 +193,7 @@ def train_encoder(
             f"{eeg.folder} has {len(data)} training rows: too few to train and to validate; "
             "prepare more pictures, or of more concepts."
         )
-    pictures = torch.from_numpy(pictures).to(device)
+    pictures = torch.tensor(pictures, device=device)
 
     torch.manual_seed(seed)
     sizes = {"channels": len(eeg.channels), "times": eeg.train.shape[3], "dim": pictures.shape[1]}
@@ -201,7 +201,9 @@ def train_encoder(
     loss_of = ContrastiveLoss(settings.learnable_scale).to(device)
     trained = [p for p in [*encoder.parameters(), *loss_of.parameters()] if p.requires_grad]
     optimizer = torch.optim.Adam(trained, settings.lr, settings.betas)
-    course = Course(encoder, loss_of, optimizer, checkpoint, {**asdict(settings), "seed": seed})
+    data_hash = sha256(eeg.folder / "train.safetensors")
+    identity = {**asdict(settings), "seed": seed, "data": data_hash}
+    course = Course(encoder, loss_of, optimizer, checkpoint, identity)
 
     steps = math.ceil(len(train_rows) / settings.batch)
     bar = tqdm(total=settings.epochs, initial=course.epoch, desc=title, unit="epoch")
@@ -288,11 +290,15 @@ def _run(
 ) -> None:
     """Train one encoder, measure it on the test set and leave the result in the work folder."""
     place = work / f"sub-{subject:02d}_{settings.encoder}_seed-{seed}"
+    trained_on = sha256(data.subject(subject).folder / "train.safetensors")
     if place.with_suffix(".json").exists():  # an earlier, interrupted training came that far
         done = json.loads(place.with_suffix(".json").read_text())
-        if done["settings"] != json.loads(json.dumps(asdict(settings))):
+        if (done["settings"], done["data"]) != (
+            json.loads(json.dumps(asdict(settings))),
+            trained_on,
+        ):
             raise InputError(
-                f"{place}.json was trained with other settings; "
+                f"{place}.json was trained with other settings or data; "
                 "give the same ones, or --restart to discard it."
             )
         return
@@ -311,6 +317,7 @@ def _run(
         "encoder": settings.encoder,
         "seed": seed,
         "settings": asdict(settings),
+        "data": trained_on,
         "best_epoch": run.best_epoch,
         "history": run.history,
         "selected": _test(run.selected, eeg, data),
@@ -383,8 +390,10 @@ def main(argv: list[str] | None = None) -> int:
         if k in Settings.__dataclass_fields__ and v is not None
     }
     settings = replace(PAPER if options.data else PHANTOM, **given)
-    if settings.epochs < 1 or settings.batch < 2 or settings.lr <= 0:
+    if settings.epochs < 1 or settings.batch < 2 or not 0 < settings.lr < math.inf:
         raise InputError("Training needs --epochs of at least 1, --batch of 2, and --lr above 0.")
+    if options.jobs < 1:
+        raise InputError("--jobs is how many runs go on at once: give 1 or more.")
     if not 0 <= settings.dropout < 1:
         raise InputError("--dropout is a probability: give a number from 0 to below 1.")
     device = _device(options.device)
@@ -395,8 +404,12 @@ def main(argv: list[str] | None = None) -> int:
     subjects = options.subjects or data.subjects
     if not subjects:
         raise InputError(f"No subject is prepared in {folder}; prepare one first.")
-    for subject in subjects:  # whatever is wrong is said before hours of training
-        data.subject(subject)
+    sets = [data.subject(subject) for subject in subjects]  # wrong data are named before training
+    if len({tuple(eeg.test_repetitions) for eeg in sets}) > 1:
+        raise InputError(
+            f"The subjects in {folder} have different numbers of test repetitions; "
+            "train those with the same number together."
+        )
     out = options.out or Path("weights") / data.description["name"]
 
     if out.exists() and not (out / MANIFEST).exists() and (out.is_file() or any(out.iterdir())):

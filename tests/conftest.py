@@ -9,7 +9,18 @@ from tiny import make_stored_data, make_tiny_data
 from nice_demo import train
 
 # Enough to beat chance on `tiny_data` in seconds.
-TINY_TRAINING = ["--epochs", "10", "--batch", "48", "--lr", "2e-3", "--schedule", "one-cycle"]
+TINY_TRAINING = [
+    "--epochs",
+    "14",
+    "--batch",
+    "30",
+    "--dropout",
+    "0.25",
+    "--lr",
+    "2e-3",
+    "--schedule",
+    "one-cycle",
+]
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from sentences import refuses
 
 from nice_demo.bundle import Bundle
 from nice_demo.decode import BundleDecoder, LatentsDecoder
-from nice_demo.errors import InputError
 from nice_demo.gallery import Candidate, Gallery
 
 
@@ -46,16 +46,6 @@ def agrees(decoding, similarities, rank):
     in_order = [decoding.similarities[i] for i in decoding.order]
     assert in_order == sorted(in_order, reverse=True)
     assert decoding.order[decoding.rank - 1] == decoding.condition
-
-
-def refuses(call, *words):
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.endswith(".")
-    for word in words:
-        assert str(word) in message
 
 
 # ---------------------------------------------------------------- a bundle

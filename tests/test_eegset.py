@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
+from sentences import refuses
 from tiny import STORED_CHANNELS, flat_montage
 
 from nice_demo.eegset import DataSet, EEGSet, memory_map
@@ -27,16 +28,6 @@ META = {
 @pytest.fixture
 def folder(stored_data, tmp_path):
     return Path(shutil.copytree(stored_data, tmp_path / "data"))
-
-
-def refuses(call, *words):
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.endswith(".")
-    for word in words:
-        assert str(word) in message
 
 
 def edit(path, **changes):

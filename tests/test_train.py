@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from tiny import make_stored_data
 
-from nice_demo import __version__, train
+from nice_demo import __version__, assemble, train
 from nice_demo.bundle import SCHEMA, Bundle
 from nice_demo.eegset import DataSet, EEGSet
 from nice_demo.errors import InputError
@@ -239,16 +239,16 @@ def test_killed_and_resumed(stored_data, trained, tmp_path, capsys):
     assert content(out) == content(trained)
 
 
-def interrupt(monkeypatch, name, calls=1):
-    """Make a function of the trainer fail at its n-th call."""
-    wanted, count = getattr(train, name), iter(range(1, 1000))
+def interrupt(monkeypatch, module, name, calls=1):
+    """Make a function that a module calls fail at its n-th call."""
+    wanted, count = getattr(module, name), iter(range(1, 1000))
 
     def failing(*arguments, **options):
         if next(count) == calls:
             raise RuntimeError("the lights went out")
         return wanted(*arguments, **options)
 
-    monkeypatch.setattr(train, name, failing)
+    monkeypatch.setattr(module, name, failing)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_crash_while_assembling(stored_data, tmp_path, monkeypatch, name, calls)
     assert run(stored_data, out) == 0
     old = snapshot(out)
     with monkeypatch.context() as broken:
-        interrupt(broken, name, calls)
+        interrupt(broken, assemble, name, calls)
         with pytest.raises(RuntimeError, match="lights"):
             run(stored_data, out, "--seeds", 2)
     assert snapshot(out) == old
@@ -277,7 +277,7 @@ def test_finished_runs_of_other_settings_are_not_taken_over(
     """A run that was complete when training stopped must not count as one of other settings."""
     out = tmp_path / "bundle"
     with monkeypatch.context() as broken:
-        interrupt(broken, "assemble")
+        interrupt(broken, train, "assemble")
         with pytest.raises(RuntimeError):
             run(stored_data, out)
     refused(capsys, stored_data, out, "--epochs", 4, "--resume")
@@ -289,7 +289,7 @@ def test_finished_runs_of_other_settings_are_not_taken_over(
 def test_damaged_checkpoint(stored_data, tmp_path, monkeypatch, capsys):
     out = tmp_path / "bundle"
     with monkeypatch.context() as broken:
-        interrupt(broken, "save_encoder")
+        interrupt(broken, train, "save_encoder")
         with pytest.raises(RuntimeError):
             run(stored_data, out)
     checkpoint = tmp_path / ".bundle.training" / "sub-01_nice_seed-1.checkpoint"
@@ -485,6 +485,14 @@ def test_options_that_cannot_be_read(stored_data, tmp_path, capsys, arguments):
 def test_no_gpu(stored_data, tmp_path, capsys):
     assert "CUDA" in refused(capsys, stored_data, tmp_path / "out", "--device", "cuda")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_is_no_bundle_is_kept(stored_data, tmp_path, capsys):
+    out = tmp_path / "thesis"
+    out.mkdir()
+    (out / "chapter.txt").write_text("years of work")
+    assert "thesis" in refused(capsys, stored_data, out, "--restart")
+    assert snapshot(tmp_path) == {"thesis/chapter.txt": b"years of work"}
 
 
 def test_too_few_pictures(tmp_path, stored_data, capsys):

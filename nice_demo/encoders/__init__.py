@@ -53,9 +53,10 @@ def save_encoder(encoder: nn.Module, path: Path | str) -> None:
         key: (value.half() if value.ndim > 1 else value).contiguous().cpu()
         for key, value in encoder.state_dict().items()
     }
-    metadata = {"encoder": encoder_name(encoder), "config": json.dumps(encoder.config)}
+    # One entry: several are written in an order that changes, and with it the file's hash.
+    what = json.dumps({"name": encoder_name(encoder), **encoder.config})
     with complete_file(path) as part:
-        save_file(tensors, part, metadata)
+        save_file(tensors, part, {"encoder": what})
 
 
 def open_encoder(path: Path | str) -> nn.Module:
@@ -70,7 +71,7 @@ def open_encoder(path: Path | str) -> nn.Module:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        encoder = build(metadata["encoder"], **json.loads(metadata["config"]))
+        encoder = build(**json.loads(metadata["encoder"]))
         encoder.load_state_dict(
             {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
         )

@@ -27,7 +27,7 @@ SHARED = 0.6  # share of a source's tuning that all subjects have in common
 # finding; `python -m nice_demo.sources.phantom.difficulty data/phantom` printed it.
 GAINS = {
     1: 0.299, 2: 0.312, 3: 0.26, 4: 0.305, 5: 0.281,
-    6: 0.335, 7: 0.344, 8: 0.36, 9: 0.333, 10: 0.336
+    6: 0.335, 7: 0.344, 8: 0.36, 9: 0.333, 10: 0.305
 }  # fmt: skip
 
 
@@ -251,9 +251,12 @@ def _alpha(names, centre, radius, rng) -> np.ndarray:
     right = np.array([(0.25, -0.9, 0.3), (0.4, -0.7, 0.6), (0.5, -0.8, 0.1)])
     directions = np.concatenate([right * [-1, 1, 1], right])
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    places = centre + 0.78 * radius * directions + rng.normal(0, 0.005, directions.shape)
+    places = 0.78 * radius * directions + rng.normal(0, 0.005, directions.shape)
+    places *= np.minimum(1, OUTERMOST * radius / np.linalg.norm(places, axis=1, keepdims=True))
     tilts = directions + rng.normal(0, 0.3, directions.shape)
-    seen = _referenced(_field(names, places, tilts / np.linalg.norm(tilts, axis=1, keepdims=True)))
+    seen = _referenced(
+        _field(names, centre + places, tilts / np.linalg.norm(tilts, axis=1, keepdims=True))
+    )
     return seen * ALPHA / np.sqrt((seen**2).sum(1).max())
 
 

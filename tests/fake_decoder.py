@@ -23,14 +23,13 @@ NASTY = '<b>owl</b> & "co" ${1} {{x}}'
 class FakeDecoder(Decoder):
     """Embeddings are the right ones in noise that averaging lowers; so is the EEG."""
 
-    def __init__(self, nasty: bool = False):
+    def __init__(self):
         concepts = read_json(phantom.replace("__init__.py", "concepts.json"))["test"]
         candidates = [
             Candidate(e["code"], e["name"], e["name"], e["category"], "twemoji:" + e["code"])
             for e in concepts
         ]
-        if nasty:
-            candidates[0] = Candidate("<i>1", "x", NASTY, "", None)
+        candidates[-1] = Candidate("<i>1", "x", NASTY, "", None)
         rng = np.random.default_rng(0)
         centre = {
             category: rng.standard_normal(DIM)

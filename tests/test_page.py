@@ -180,12 +180,11 @@ def test_bars_show_the_picture_seen_also_beyond_the_tenth(decoder):
         assert max(widths) <= 100.1
 
 
-def test_every_text_is_escaped():
-    nasty = FakeDecoder(nasty=True)
+def test_every_text_is_escaped(decoder):
     html = ""
-    for picture in (nasty.gallery.candidates[0], nasty.gallery.candidates[1]):
-        decoding = nasty.decode("1", "nice", picture.id, 80)
-        html += cards.result(nasty, decoding) + cards.bars(nasty, decoding)
+    for candidate in decoder.gallery.candidates[-2:]:
+        decoding = decoder.decode("1", "nice", candidate.id, 80)
+        html += cards.result(decoder, decoding) + cards.bars(decoder, decoding)
     html += cards.notice(NASTY)
     assert "<b>owl" not in html and "<i>1" not in html
     assert "&lt;b&gt;owl&lt;/b&gt; &amp; &quot;co&quot; ${1} {{x}}" in html
@@ -234,12 +233,11 @@ def test_colours_are_symmetric_and_clip():
     assert np.ptp(middle) < 25, "0 µV is a colour without hue"
 
 
-def test_colour_range_holds_nearly_everything():
-    volts = 3e-6 * np.random.default_rng(0).standard_normal((63, 300))
-    end = colour_range(volts)
-    assert end == 10
-    assert (np.abs(volts) <= end * 1e-6).mean() >= 0.995
-    assert colour_range(volts * 1000) > 1000 and colour_range(np.zeros((2, 3))) == 0.5
+def test_colour_range_is_the_next_round_number():
+    volts = np.zeros((63, 300))
+    volts[3, 7] = -4.1e-6
+    assert colour_range(volts) == 5
+    assert colour_range(volts * 1000) == 4100 and colour_range(volts * 0) == 0.5
 
 
 def test_headmap_shows_the_montages_image(decoder):

@@ -19,6 +19,7 @@ from tiny import make_stored_data
 from nice_demo import __version__, assemble, train
 from nice_demo.bundle import SCHEMA, Bundle
 from nice_demo.eegset import DataSet, EEGSet
+from nice_demo.encoders import embed, open_encoder
 from nice_demo.errors import InputError
 from nice_demo.retrieval import binomial_p
 from nice_demo.train import PAPER, PHANTOM, Settings, TrainingData, held_out, train_encoder
@@ -405,14 +406,16 @@ def test_several_seeds(stored_data, tmp_path):
 def test_two_jobs_come_to_the_same(stored_data, stored_bundle, tmp_path):
     same = ["--epochs", "2", "--batch", "32", "--lr", "1e-3", "--subjects", "1-2", "--jobs", "2"]
     assert run(stored_data, tmp_path / "jobs", *same) == 0
-    # Another number of threads may change the last digits.
+    # Another number of threads changes last digits, and Adam makes steps of them where a gradient
+    # is zero but for rounding: the same encoders to a person, not to the bit.
     for name in ("sub-01_nice", "sub-02_ridge"):
         one, two = (
-            load_file(b / f"encoders/{name}.safetensors")
+            open_encoder(b / f"encoders/{name}.safetensors")
             for b in (stored_bundle, tmp_path / "jobs")
         )
-        for key, value in one.items():
-            np.testing.assert_allclose(two[key], value, atol=1e-3)
+        sizes = one.config["channels"], one.config["times"]
+        eeg = torch.randn(50, *sizes, generator=torch.Generator().manual_seed(0))
+        assert (embed(one, eeg) * embed(two, eeg)).sum(1).min() > 0.995
 
 
 # ---------------------------------------------------------------- bad input

@@ -86,8 +86,8 @@ def decode_tab(decoder: Decoder) -> None:
             f'<section class="scalp"><div class="heading"><h2>Scalp at <span>{when}</span></h2>'
             f"{cards.explained('Scalp map', _HELP_MAP)}</div>{image}"
             f'<p class="caption">{"Simulated EEG. " if decoder.simulated else ""}'
-            f"±{end:g} µV for every map of this subject: 99.5\u202f% of a fully averaged response "
-            "lies within; what is stronger is cut.</p></section>"
+            f"Every map of this subject runs to ±{end:g} µV, the most that a fully averaged "
+            "response reaches; what is stronger is cut.</p></section>"
         )
 
     def shown(decoding: Decoding, milliseconds: float | None, above: str = "") -> tuple:

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 # Left and right margin in pixels; style.css lays the time cursor and the slider over the same.
 MARGIN_LEFT, MARGIN_RIGHT = 44, 10
-LINES = "rgba(112, 124, 143, 0.38)"
+LINES = "rgba(112, 124, 143, 0.3)"
 FIELD_POWER = "#747f90"  # visible on white and on black
 GRID = "rgba(128, 136, 150, 0.22)"
 STEPS = (1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 100)  # µV, ends of the vertical axis

@@ -36,9 +36,9 @@ def colour_range(volts: np.ndarray) -> float:
     Returns
     -------
     float
-        µV; the smallest round number that 99.5 % of the values don't exceed in size.
+        µV; the smallest round number that no value exceeds in size.
     """
-    extent = float(np.quantile(np.abs(volts), 0.995)) * 1e6
+    extent = float(np.abs(volts).max()) * 1e6
     return float(next((end for end in NICE if end >= extent), math.ceil(extent)))
 
 

@@ -30,6 +30,17 @@
     setTimeout(() => (button.textContent = said), 2000);
   });
 
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("#open-api")) document.querySelector("footer .show-api")?.click();
+  });
+
+  // ---- Whoever goes to the list of pictures means to type a new name, not to lengthen the old one.
+  for (const how of ["focusin", "click"]) {
+    document.addEventListener(how, ({ target }) => {
+      if (target.matches?.("#picture input")) requestAnimationFrame(() => target.select());
+    });
+  }
+
   // ---- Only one explanation is open at a time; a click elsewhere or Escape closes it.
   function closeExplanations(except) {
     for (const open of document.querySelectorAll("details.help[open], details.badge[open]"))

@@ -65,7 +65,7 @@ def _footer(decoder: Decoder, name: str) -> str:
         )
     parts.append(f"Data: {escape(name)}")
     parts.append(f"nice_demo {__version__}")
-    parts.append('<a href="?view=api">API</a>')
+    parts.append('<button type="button" id="open-api">API</button>')
     return (
         '<footer class="page-footer">' + "<span>" + "</span><span>".join(parts) + "</span></footer>"
     )
@@ -161,7 +161,7 @@ def serve(blocks: gr.Blocks, host: str | None = None, port: int | None = None) -
         share=False,
         ssr_mode=False,
         run_history=False,
-        footer_links=[],
+        footer_links=["api"],  # hidden; the API button of our footer presses it
         max_file_size="1mb",
     )
     return address

@@ -27,7 +27,7 @@ SHARED = 0.6  # share of a source's tuning that all subjects have in common
 # finding; `python -m nice_demo.sources.phantom.difficulty data/phantom` printed it.
 GAINS = {
     1: 0.299, 2: 0.312, 3: 0.26, 4: 0.305, 5: 0.281,
-    6: 0.335, 7: 0.344, 8: 0.36, 9: 0.333, 10: 0.305
+    6: 0.335, 7: 0.344, 8: 0.36, 9: 0.333, 10: 0.336
 }  # fmt: skip
 
 

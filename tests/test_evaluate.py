@@ -1,6 +1,8 @@
-"""`python -m nice_demo.evaluate` over someone's latents."""
+"""`python -m nice_demo.evaluate` over someone's latents, and over a bundle."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from nice_demo import evaluate
-from nice_demo.errors import InputError
+from nice_demo.bundle import Bundle
 from nice_demo.retrieval import Metrics, metrics
 
 
@@ -121,29 +123,48 @@ def test_as_a_program(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def fake_subjects(path, subjects):
-    if str(path) == "gone":
-        raise InputError("gone is missing; check the folder's name.")
-    similarities = np.random.default_rng(0).normal(size=(3, 40, 20))
-    return {
-        name: metrics(one, np.arange(40) % 20, protocol="stimulus", repetitions=1)
-        for name, one in zip(subjects or ["01", "02", "03"], similarities, strict=False)
-    }
-
-
-def test_bundle(monkeypatch, capsys):
-    monkeypatch.setattr(evaluate, "evaluate_bundle", fake_subjects)
-    assert evaluate.main(["weights"]) == 0
+def test_bundle(stored_bundle, capsys):
+    assert evaluate.main([str(stored_bundle)]) == 0
     text = capsys.readouterr().out
-    assert "mean over 3 subjects, 120 trials together" in text
-    assert "Intervals: t over subjects" in text
-    assert evaluate.main(["weights", "--subjects", "02"]) == 0
-    assert "mean over" not in capsys.readouterr().out
-    assert evaluate.main(["weights", "--json"]) == 0
+    assert "These figures equal those in the manifest." in text
+    bundle = Bundle(stored_bundle)
+    for subject in bundle.subjects:
+        for encoder in bundle.encoders(subject):
+            of_both = [bundle.metrics(subject, encoder, n) for n in (1, bundle.repetitions[-1])]
+            values = [f"{100 * m.top1.value:.1f}" for m in of_both]
+            values += [f"{100 * m.top5.value:.1f}" for m in of_both]
+            (row,) = (r for r in text.splitlines() if r.split()[:2] == [subject, encoder])
+            assert sorted(re.findall(r"([\d.]+) \(", row)) == sorted(values)
+    (row,) = (r for r in text.splitlines() if r.split()[:2] == ["mean", "ridge"])
+    last = bundle.repetitions[-1]
+    each = [bundle.metrics(s, "ridge", last).top1.value for s in bundle.subjects]
+    assert f"{100 * sum(each) / len(each):.1f}" in row
+
+
+def test_bundle_for_programs(stored_bundle, capsys):
+    assert evaluate.main([str(stored_bundle), "--subjects", "2", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
-    assert list(content["subjects"]) == ["01", "02", "03"]
-    assert content["mean"]["subjects"] == 3
-    assert evaluate.main(["gone"]) == 2
+    assert content["equals_manifest"] is True
+    assert list(content["subjects"]) == ["2"]
+    for several in content["subjects"]["2"].values():
+        assert {"low", "high", "chance", "p"} < set(several[0]["top1"])
+
+
+def test_bundle_whose_manifest_says_something_else(stored_bundle, tmp_path, capsys):
+    folder = Path(shutil.copytree(stored_bundle, tmp_path / "bundle"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    entry = next(e for e in manifest["metrics"] if e["metrics"]["repetitions"] == 1)
+    entry["metrics"]["top5"]["successes"] += 1
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert evaluate.main([str(folder)]) == 0
+    where = f"subject {entry['subject']}, {entry['encoder']}, 1 repetitions"
+    assert f"The manifest has other figures for: {where}." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", [["gone"], ["--subjects", "99"]])
+def test_bundle_that_is_none(stored_bundle, capsys, wrong):
+    assert evaluate.main(wrong if wrong == ["gone"] else [str(stored_bundle), *wrong]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_published_latents_of_real_eeg(shared_data, capsys):

@@ -72,6 +72,12 @@ def test_shipped_figures_are_those_in_the_manifest(capsys):
 
 def test_prepared_subjects_are_kept(tiny_data, capsys):
     before = (tiny_data / "sub-01" / "meta.json").stat().st_mtime_ns
-    assert prepare.main(["phantom", "--to", str(tiny_data), "--subjects", "1,2"]) == 0
+    same = ["phantom", "--to", str(tiny_data), "--image-model", "random features"]
+    assert prepare.main([*same, "--subjects", "1,2"]) == 0
     assert "2 of 2 subjects are there already" in capsys.readouterr().out
     assert (tiny_data / "sub-01" / "meta.json").stat().st_mtime_ns == before
+
+
+def test_pictures_of_another_image_model_are_not_mixed(tiny_data, capsys):
+    assert prepare.main(["phantom", "--to", str(tiny_data), "--subjects", "1"]) == 2
+    assert "give another --to" in capsys.readouterr().err

@@ -19,8 +19,8 @@ _SIMULATED = (
     "EEG, but how well they do is a setting of the simulation, not a finding about brains."
 )
 _FROM_A_DECODER = (
-    "The page shows what a decoder made of EEG, as it stands in a file; where that EEG comes from is "
-    "what whoever opened the page says. The recording itself isn't here, so none is shown."
+    "The page shows what a decoder made of EEG, as it stands in a file; where that EEG comes from "
+    "is what whoever opened the page says. The recording itself isn't here, so none is shown."
 )
 
 

@@ -33,6 +33,9 @@ from nice_demo.sources.phantom.pictures import (
 STAND_IN = "stand-in"
 """Name of the embedding that needs nothing but the installed packages."""
 
+STAND_IN_NAME = "EfficientNet-Lite2 on the picture with all-MiniLM-L6-v2 on its name"
+"""What galleries say of it."""
+
 GRID = 4
 ORIENTATIONS = 4
 LOW_LEVEL_AXES = (GRID, GRID, ORIENTATIONS)
@@ -363,7 +366,7 @@ def make_pictures(
     if image_model == STAND_IN:
         train_embedding, test_embedding = joined_embedding(train, test)
         description = {
-            "name": "EfficientNet-Lite2 on the picture with all-MiniLM-L6-v2 on its name",
+            "name": STAND_IN_NAME,
             "revision": None,
             "packages": {
                 package: version(package)

@@ -8,13 +8,13 @@ from joblib import Parallel, delayed
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
-from nice_demo.eegset import META, EEGSet
+from nice_demo.eegset import META, DataSet, EEGSet
 from nice_demo.errors import InputError
 from nice_demo.files import complete_file, write_json
 from nice_demo.gallery import Gallery
 from nice_demo.montage import CHANNELS, Montage
 from nice_demo.preparation import shrunk_covariance, whitening_matrix
-from nice_demo.sources.phantom.features import make_pictures
+from nice_demo.sources.phantom.features import STAND_IN, STAND_IN_NAME, make_pictures
 from nice_demo.sources.phantom.head import AREAS, GAINS, make_phantom
 from nice_demo.sources.phantom.trials import (
     BASELINE,
@@ -61,6 +61,16 @@ def prepare_phantom(
         make_pictures(folder, image_model, revision)
         Montage.standard(CHANNELS).save(folder / "montage.safetensors")
         write_json(folder / "dataset.json", _description(Gallery.open(folder / "test_gallery")))
+    made_with = DataSet.open(folder).description["image_model"]
+    asked = {
+        "name": STAND_IN_NAME if image_model == STAND_IN else image_model,
+        "revision": revision,
+    }
+    if any(made_with.get(key) != value for key, value in asked.items()):
+        raise InputError(
+            f"The pictures in {folder} were embedded with {made_with.get('name')}, revision "
+            f"{made_with.get('revision')}; give another --to for another image model."
+        )
     wanted = [s for s in subjects if not (folder / f"sub-{s:02d}" / META).exists()]
     if len(wanted) < len(subjects):
         print(f"{len(subjects) - len(wanted)} of {len(subjects)} subjects are there already")

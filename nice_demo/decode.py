@@ -4,6 +4,7 @@
 decoder made of theirs. The page, the API and the tests read the `Decoding` that both return.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -51,7 +52,7 @@ class Decoding:
     evoked: Evoked | None
 
 
-class Decoder:
+class Decoder(ABC):
     """What the page can ask: which choices there are, and the `Decoding` of one.
 
     Attributes
@@ -76,19 +77,19 @@ class Decoder:
     subjects: list[str]
     repetitions: list[int]
 
+    @abstractmethod
     def encoders(self, subject: str) -> list[str]:
         """Return the names of a subject's encoders."""
-        raise NotImplementedError
 
+    @abstractmethod
     def metrics(self, subject: str, encoder: str, repetitions: int) -> Metrics | None:
         """Return how good the encoder is over all pictures, or None where it wasn't measured."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _embedding(
         self, subject: str, encoder: str, condition: int, repetitions: int
     ) -> tuple[np.ndarray, Evoked | None]:
         """Return a trial's embedding (dim,) and the EEG that it came from."""
-        raise NotImplementedError
 
     def decode(self, subject: str, encoder: str, picture: str, repetitions: int) -> Decoding:
         """Decode a trial.

@@ -15,7 +15,7 @@ from nice_demo.ui import cards
 from nice_demo.ui.view import find_picture
 
 sync_api = pytest.importorskip("playwright.sync_api")
-sync_api.expect.set_options(timeout=20_000)  # a busy machine is no fault
+sync_api.expect.set_options(timeout=60_000)  # a busy machine is no fault
 
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking",
@@ -75,7 +75,7 @@ def visit(context):
         pages.append(page)
         page.set_viewport_size(viewport)
         page.emulate_media(color_scheme=colours)
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.route(lambda url: not url.startswith(("data:", "blob:")), route)
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
         page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)

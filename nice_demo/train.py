@@ -290,7 +290,8 @@ def _run(
 ) -> None:
     """Train one encoder, measure it on the test set and leave the result in the work folder."""
     place = work / f"sub-{subject:02d}_{settings.encoder}_seed-{seed}"
-    trained_on = sha256(data.subject(subject).folder / "train.safetensors")
+    eeg, gallery = data.subject(subject), data.train_gallery
+    trained_on = sha256(eeg.folder / "train.safetensors")
     if place.with_suffix(".json").exists():  # an earlier, interrupted training came that far
         done = json.loads(place.with_suffix(".json").read_text())
         if (done["settings"], done["data"]) != (
@@ -302,7 +303,6 @@ def _run(
                 "give the same ones, or --restart to discard it."
             )
         return
-    eeg, gallery = data.subject(subject), data.train_gallery
     concepts = [candidate.concept for candidate in gallery.candidates]
     if settings.encoder == "ridge":
         run = fit_ridge(eeg, gallery.embeddings, concepts, settings, seed)
@@ -404,8 +404,10 @@ def main(argv: list[str] | None = None) -> int:
     subjects = options.subjects or data.subjects
     if not subjects:
         raise InputError(f"No subject is prepared in {folder}; prepare one first.")
-    sets = [data.subject(subject) for subject in subjects]  # wrong data are named before training
-    if len({tuple(eeg.test_repetitions) for eeg in sets}) > 1:
+    # Whatever is wrong with the data is said before training. No subject stays open: its pages
+    # would count twice.
+    averages = {tuple(data.subject(subject).test_repetitions) for subject in subjects}
+    if len(averages) > 1:
         raise InputError(
             f"The subjects in {folder} have different numbers of test repetitions; "
             "train those with the same number together."

@@ -105,7 +105,8 @@ class NICE(nn.Module):
         tokens = patches.shape[2]
         patches = patches.transpose(1, 2).reshape(-1, KERNEL)  # (batch · tokens · channels, 25)
         weight, bias = self._normalised_temporal(patches)
-        activity = functional.elu(torch.addmm(bias, patches, weight.T))
+        # In place: this is the largest array by far, and nothing needs it from before the ELU.
+        activity = functional.elu(torch.addmm(bias, patches, weight.T), inplace=True)
         activity = activity.view(batch * tokens, -1)  # (batch · tokens, channels · filters)
         spatial = self.spatial.weight.squeeze(3).transpose(1, 2).flatten(1)
         mixed = torch.addmm(self.spatial.bias, activity, spatial.T)  # (batch · tokens, filters)

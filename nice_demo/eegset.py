@@ -9,7 +9,10 @@ and a folder for each subject::
     sub-01/meta.json           channels, sampling rate, first sample, unit, test_repetitions, …
 """
 
+import contextlib
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -292,3 +295,31 @@ def memory_map(path: Path, name: str = "eeg") -> np.ndarray:
         raise InputError(
             f"{path} can't be read as EEG ({one_line(error)}); prepare it anew."
         ) from None
+
+
+@contextlib.contextmanager
+def new_array(path: Path, shape: tuple[int, ...], dtype: type = np.float16) -> Iterator[np.memmap]:
+    """Yield an array to fill, mapped onto a new safetensors file, for EEG larger than memory.
+
+    The file appears under its final name when the block ends without an error.
+
+    Parameters
+    ----------
+    path : Path
+    shape : tuple of int
+    dtype : type
+        float16 or float32.
+    """
+    dtype = np.dtype(dtype)
+    name = {np.dtype(known): name for name, known in _DTYPES.items()}[dtype]
+    size = math.prod(shape) * dtype.itemsize
+    entry = {"dtype": name, "shape": list(shape), "data_offsets": [0, size]}
+    header = json.dumps({"eeg": entry}).encode()
+    header += b" " * (-len(header) % 8)  # the format wants the data aligned
+    with complete_file(path) as part:
+        with open(part, "wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            file.truncate(8 + len(header) + size)
+        array = np.memmap(part, dtype, "r+", 8 + len(header), shape)
+        yield array
+        array.flush()

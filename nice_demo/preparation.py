@@ -11,8 +11,9 @@ import numpy as np
 def shrunk_covariance(epochs: np.ndarray) -> np.ndarray:
     """Average the epochs' Ledoit–Wolf covariances over channels.
 
-    Each epoch's covariance over time is shrunk towards a multiple of the identity by Ledoit and
-    Wolf's estimate (Journal of Multivariate Analysis 88, 2004), all epochs in one go.
+    Each epoch's correlations over time are shrunk towards the identity by Ledoit and Wolf's
+    estimate (Journal of Multivariate Analysis 88, 2004), then scaled back to the channels'
+    amplitudes; all epochs in one go. Standardising first is what the published preparation does.
 
     Parameters
     ----------
@@ -25,6 +26,9 @@ def shrunk_covariance(epochs: np.ndarray) -> np.ndarray:
     channels, times = epochs.shape[1:]
     centred = np.asarray(epochs, float)
     centred = centred - centred.mean(2, keepdims=True)
+    scale = centred.std(2, keepdims=True)
+    scale[scale == 0] = 1  # a flat channel
+    centred /= scale
     sample = centred @ centred.transpose(0, 2, 1) / times
     trace = np.trace(sample, axis1=1, axis2=2)
     target = trace / channels
@@ -35,7 +39,7 @@ def shrunk_covariance(epochs: np.ndarray) -> np.ndarray:
     shrinkage = np.divide(error, distance, out=np.ones_like(error), where=distance > 0)
     shrunk = (1 - shrinkage)[:, None, None] * sample
     shrunk += (shrinkage * target)[:, None, None] * np.eye(channels)
-    return shrunk.mean(0)
+    return (scale * shrunk * scale.transpose(0, 2, 1)).mean(0)
 
 
 def whitening_matrix(covariance: np.ndarray) -> np.ndarray:

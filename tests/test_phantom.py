@@ -306,7 +306,7 @@ def test_whitening_of_training_trials_only(made):
     for number in range(4):
         epochs = np.stack([few.trials("train", c, [number])[0] for c in range(6)]) * RESOLUTION
         epochs = epochs - epochs[..., :50].mean(2, keepdims=True)
-        oracle = whitening_matrix(shrunk_covariance(epochs))
+        oracle = whitening_matrix(shrunk_covariance(epochs[..., 50:]))
         np.testing.assert_allclose(whitening[number], oracle, rtol=0, atol=1e-8 * abs(oracle).max())
         mean += (oracle @ epochs)[..., 50:] / 4
     np.testing.assert_allclose(averages, mean, rtol=0, atol=1e-5)

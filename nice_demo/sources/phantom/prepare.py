@@ -144,7 +144,8 @@ def training_trials(phantom: Phantom) -> np.ndarray:
 def session_whitening(trials: np.ndarray) -> np.ndarray:
     """Return Σ^(−1/2) of each session, (4, n_channels, n_channels), from `training_trials`."""
     covariance = sum(
-        np.stack([len(part) * shrunk_covariance(_volts(part[:, s])) for s in range(SESSIONS)])
+        len(part)
+        * np.stack([shrunk_covariance(_volts(part[:, s])[..., BASELINE:]) for s in range(SESSIONS)])
         for part in _parts(trials)
     )
     return np.stack([whitening_matrix(session / len(trials)) for session in covariance])

@@ -175,7 +175,7 @@ def _concept(stem: str) -> str:
     return re.sub(r"^\d{5}_(?=.)", "", concept).replace(" ", "_")
 
 
-def _readable_names(concepts: list[str]) -> list[str]:
+def readable_names(concepts: list[str]) -> list[str]:
     """``bat1`` → ``bat``, unless another concept would read the same."""
 
     def without_digit(concept: str) -> str:
@@ -238,7 +238,7 @@ def _candidates(names: list[str], pictures: Path | None) -> list[Candidate]:
             picture=files.get(_same(stem)) or files.get(_same(concept)),
         )
         for candidate_id, stem, concept, name in zip(
-            ids, stems, concepts, _readable_names(concepts), strict=True
+            ids, stems, concepts, readable_names(concepts), strict=True
         )
     ]
 

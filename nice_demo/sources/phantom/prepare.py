@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from nice_demo.eegset import META, DataSet, EEGSet
+from nice_demo.embed import PINNED
 from nice_demo.errors import InputError
 from nice_demo.files import complete_file, write_json
 from nice_demo.gallery import Gallery
@@ -47,7 +48,7 @@ def prepare_phantom(
     image_model : str
         What makes the pictures' embeddings: "stand-in", or a CLIP-like model of the Hub.
     revision : str or None
-        Of the model on the Hub.
+        Of the model on the Hub; where None that of `nice_demo.embed.PINNED`, if any.
     jobs : int
         Subjects prepared at once; −1: one for each core. Each takes about 1.5 GB of memory.
     """
@@ -56,6 +57,7 @@ def prepare_phantom(
         raise InputError(
             f"There is no phantom subject {unknown[0]}; choose from 1 to {max(GAINS)}."
         )
+    revision = revision or PINNED.get(image_model)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "dataset.json").exists():
         make_pictures(folder, image_model, revision)

@@ -1,5 +1,6 @@
 """From training runs to a bundle, in one step."""
 
+import platform
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from tqdm import tqdm
 from nice_demo.bundle import Bundle, write_manifest
 from nice_demo.eegset import DataSet
 from nice_demo.files import complete_folder
+from nice_demo.pictures import picture_file
+
+_SAID_ELSEWHERE = {"subject", "channels", "sfreq", "tmin", "test_repetitions"}
 
 
-def assemble(data: DataSet, runs: list[dict], work: Path, out: Path) -> None:
+def assemble(data: DataSet, runs: list[dict], trained_on: str, work: Path, out: Path) -> None:
     """Put a bundle together and move it to its place in one step.
 
     Parameters
@@ -21,6 +25,8 @@ def assemble(data: DataSet, runs: list[dict], work: Path, out: Path) -> None:
     data : DataSet
     runs : list of dict
         What `_run` left of each; the first seed's encoders are the ones that ship.
+    trained_on : str
+        `nice_demo.bundle.SAME_SUBJECT` or `nice_demo.bundle.OTHER_SUBJECTS`.
     work : Path
         Folder of the runs' files.
     out : Path
@@ -34,6 +40,15 @@ def assemble(data: DataSet, runs: list[dict], work: Path, out: Path) -> None:
     with complete_folder(out) as folder:
         for ending in (".json", ".safetensors"):
             shutil.copyfile(data.folder / f"test_gallery{ending}", folder / f"gallery{ending}")
+        if (data.folder / "test_centres.json").exists():
+            for ending in (".json", ".safetensors"):
+                shutil.copyfile(data.folder / f"test_centres{ending}", folder / f"centres{ending}")
+        for candidate in data.test_gallery.candidates:
+            picture = picture_file(candidate, data.folder)
+            if picture and picture.is_relative_to(data.folder.resolve()):  # no graphic of a package
+                place = folder / candidate.picture
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(picture, place)
         shutil.copyfile(data.folder / "montage.safetensors", folder / "montage.safetensors")
         for name in ("encoders", "trials", "truth"):
             (folder / name).mkdir()
@@ -62,13 +77,25 @@ def assemble(data: DataSet, runs: list[dict], work: Path, out: Path) -> None:
         manifest = {
             **{k: data.description[k] for k in ("name", "simulated", "source", "licences")},
             "subjects": subjects,
+            "trained_on": trained_on,
             "channels": first.channels,
             "sfreq": first.sfreq,
             "tmin": first.meta["tmin"],
             "preparation": data.description["preparation"],
+            "recordings": {
+                subject: {k: v for k, v in eeg.meta.items() if k not in _SAID_ELSEWHERE}
+                for subject, eeg in sets.items()
+            },
             "image_model": data.description["image_model"],
             "protocol": data.test_gallery.protocol,
+            # Of the Hub, for the model card.
+            "datasets": data.description.get("datasets", []),
             "checkpoint_rule": "least validation loss on held-out training pictures",
+            "versions": {
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),
+                "numpy": np.__version__,
+            },
             "encoders": encoders,
             "trials": {
                 "kind": "phantom" if simulated_on_demand else "averages",

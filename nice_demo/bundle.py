@@ -6,6 +6,8 @@ montage, one file for each encoder and one for each subject's test trials.
 
     python -m nice_demo.bundle info PATH
     python -m nice_demo.bundle verify PATH
+    python -m nice_demo.bundle push PATH owner/name [--private] [--revision BRANCH]
+    python -m nice_demo.bundle pull owner/name[@revision] [--to PATH]
 """
 
 import argparse
@@ -29,6 +31,8 @@ from nice_demo.trials import Trials, open_trials
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+# On whose training trials a subject's encoder was trained.
+SAME_SUBJECT, OTHER_SUBJECTS = "the same subject", "the other subjects"
 
 
 class Bundle:
@@ -142,6 +146,12 @@ class Bundle:
         return self.manifest["name"]
 
     @property
+    def label(self) -> str:
+        """Its name and, where it came from the Hub, of which repository and commit."""
+        origin = self.manifest.get("hub")
+        return f"{self.name} ({origin['repo']}@{origin['commit'][:10]})" if origin else self.name
+
+    @property
     def simulated(self) -> bool:
         """Whether the EEG is simulated."""
         return bool(self.manifest["simulated"])
@@ -161,6 +171,21 @@ class Bundle:
         """The candidates; candidate i is the picture of test condition i."""
         self.file("gallery.json")
         return Gallery.open(self.file("gallery.safetensors").with_suffix(""))
+
+    @cached_property
+    def galleries(self) -> list[Gallery]:
+        """`gallery` and, where the bundle has them, the concept centres in the same order."""
+        centres = None
+        if "centres.json" in self.manifest["files"]:
+            self.file("centres.json")
+            stem = self.file("centres.safetensors").with_suffix("")
+            centres = open_centres(stem, self.gallery)
+        return [self.gallery, centres] if centres else [self.gallery]
+
+    @property
+    def trained_on(self) -> str:
+        """On whose training trials: "the same subject" or "the other subjects"."""
+        return self.manifest.get("trained_on", SAME_SUBJECT)
 
     @cached_property
     def montage(self) -> Montage:
@@ -214,13 +239,24 @@ class Bundle:
     def _opened(self) -> dict:
         return {}
 
-    def metrics(self, subject: str, encoder: str, repetitions: int) -> Metrics | None:
-        """Return the stored test metrics, or None where they weren't measured."""
+    def metrics(
+        self, subject: str, encoder: str, repetitions: int, protocol: str | None = None
+    ) -> Metrics | None:
+        """Return the stored test metrics, or None where they weren't measured.
+
+        Parameters
+        ----------
+        subject, encoder : str
+        repetitions : int
+        protocol : str or None
+            None for that of `gallery`.
+        """
+        wanted = protocol or self.gallery.protocol, repetitions
         for entry in self.manifest["metrics"]:
             if (entry["subject"], entry["encoder"]) == (subject, encoder):
-                metrics = Metrics.from_json(entry["metrics"])
-                if metrics.repetitions == repetitions:
-                    return metrics
+                found = Metrics.from_json(entry["metrics"])
+                if (found.protocol, found.repetitions) == wanted:
+                    return found
         return None
 
     def measure(self, subject: str) -> dict[str, list[Metrics]]:
@@ -229,27 +265,67 @@ class Bundle:
         Returns
         -------
         dict of str to list of Metrics
-            By encoder; one `Metrics` for each of `repetitions`.
+            By encoder; one `Metrics` for each of `galleries` and of `repetitions`.
         """
         trials, target = self.trials(subject), np.arange(len(self.gallery))
         eeg = np.stack(
             [[trials.evoked(c, n).eeg for n in self.repetitions] for c in range(len(target))], 1
         )  # (averages, conditions, channels, times)
-        return {
-            name: [
+        measured: dict[str, list[Metrics]] = {}
+        for name in self.encoders(subject):
+            encoder = self.encoder(subject, name)
+            embeddings = [embed(encoder, torch.from_numpy(averages)).numpy() for averages in eeg]
+            measured[name] = [
                 metrics(
-                    similarity(
-                        embed(self.encoder(subject, name), torch.from_numpy(averages)).numpy(),
-                        self.gallery.embeddings,
-                    ),
+                    similarity(decoded, gallery.embeddings, gallery.keeps_norms),
                     target,
-                    protocol=self.gallery.protocol,
+                    protocol=gallery.protocol,
                     repetitions=repetitions,
                 )
-                for repetitions, averages in zip(self.repetitions, eeg, strict=True)
+                for gallery in self.galleries
+                for repetitions, decoded in zip(self.repetitions, embeddings, strict=True)
             ]
-            for name in self.encoders(subject)
-        }
+        return measured
+
+
+def open_centres(stem: Path, gallery: Gallery) -> Gallery | None:
+    """Open the concept centres that go with a gallery of the pictures shown.
+
+    Parameters
+    ----------
+    stem : Path
+        Of ``STEM.json`` and ``STEM.safetensors``; without the former there are no centres.
+    gallery : Gallery
+
+    Returns
+    -------
+    Gallery or None
+
+    Raises
+    ------
+    InputError
+        Unless row i of both is the same concept, in the same space, under another protocol.
+    """
+    if not stem.with_suffix(".json").exists():
+        return None
+    centres = Gallery.open(stem)
+    if (centres.protocol, gallery.protocol) != ("concept centre", "stimulus"):
+        raise InputError(
+            f"{stem}.json has the protocol {centres.protocol!r} and the gallery "
+            f"{gallery.protocol!r}, not 'concept centre' and 'stimulus'; make the centres anew."
+        )
+    if centres.embeddings.shape != gallery.embeddings.shape:
+        raise InputError(
+            f"{stem}.safetensors has shape {centres.embeddings.shape}, the gallery "
+            f"{gallery.embeddings.shape}; make the centres anew, of the same concepts and model."
+        )
+    for row, (one, other) in enumerate(zip(centres.candidates, gallery.candidates, strict=True)):
+        if one.concept != other.concept:
+            raise InputError(
+                f"Row {row} of {stem}.json is {one.concept!r}, of the gallery {other.concept!r}; "
+                "make the centres anew, in the order of the gallery."
+            )
+    return centres
 
 
 _NEEDED = {
@@ -284,7 +360,9 @@ def _info(bundle: Bundle) -> str:
         f"{bundle.name}: {'SIMULATED EEG, ' if bundle.simulated else ''}{manifest['source']}",
         f"subjects     {', '.join(bundle.subjects)}",
         f"encoders     {', '.join(encoders)}",
-        f"gallery      {len(bundle.gallery)} candidates, {bundle.gallery.protocol} protocol",
+        f"trained on   {bundle.trained_on}",
+        f"gallery      {len(bundle.gallery)} candidates, "
+        f"{' and '.join(gallery.protocol for gallery in bundle.galleries)} protocol",
         f"image model  {manifest['image_model'].get('name')} "
         f"({manifest['image_model'].get('revision')})",
         f"EEG          {len(manifest['channels'])} channels, {manifest['sfreq']:g} Hz",
@@ -304,7 +382,7 @@ def _try_out(bundle: Bundle, subject: str) -> None:
             raise ValueError(f"{eeg.shape[1]} channels, {len(bundle.montage.names)} in the montage")
         for encoder in bundle.encoders(subject):
             found = embed(bundle.encoder(subject, encoder), eeg)
-            if found.shape[1] != bundle.gallery.embeddings.shape[1]:
+            if any(found.shape[1] != g.embeddings.shape[1] for g in bundle.galleries):
                 raise ValueError(f"{encoder} doesn't embed where the gallery's pictures are")
     except InputError:
         raise
@@ -315,13 +393,48 @@ def _try_out(bundle: Bundle, subject: str) -> None:
         ) from None
 
 
+def _exchange(options: argparse.Namespace) -> int:
+    from nice_demo import hub  # stands above this module, and is needed for the Hub only
+
+    if options.what == "push":
+        commit = hub.push(options.path, options.repo, options.private, options.revision)
+        print(f"{options.path} is {options.repo}@{commit}; open it with")
+        print(f"    python app.py --bundle hf:{options.repo}@{commit}")
+    else:
+        repo, revision = hub.parse(options.repo)
+        to = options.to or Path("weights") / repo.split("/")[1]
+        commit = hub.pull(repo, revision, to)
+        print(f"{to} is {repo}@{commit}; open it with")
+        print(f"    python app.py --bundle {to}")
+    return 0
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run ``python -m nice_demo.bundle``."""
-    parser = argparse.ArgumentParser("python -m nice_demo.bundle", description=__doc__)
-    parser.add_argument("what", choices=["info", "verify"])
-    parser.add_argument("path", help="the bundle's folder")
+    parser = argparse.ArgumentParser(
+        "python -m nice_demo.bundle",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="what", required=True)
+    does = {
+        "info": "say what a bundle is",
+        "verify": "check every file and try every encoder",
+        "push": "publish a bundle on the Hugging Face Hub",
+    }
+    ways = {what: commands.add_parser(what, help=text) for what, text in does.items()}
+    for way in ways.values():
+        way.add_argument("path", type=Path, help="the bundle's folder")
+    ways["push"].add_argument("repo", help="owner/name; made where it doesn't exist")
+    ways["push"].add_argument("--private", action="store_true", help="make it for your eyes only")
+    ways["push"].add_argument("--revision", help="the branch; made where it doesn't exist")
+    way = commands.add_parser("pull", help="get a bundle from the Hugging Face Hub")
+    way.add_argument("repo", help="owner/name[@revision]: a branch, tag or commit")
+    way.add_argument("--to", type=Path, help="its folder; else weights/NAME")
     options = parser.parse_args(argv)
+    if options.what in ("push", "pull"):
+        return _exchange(options)
     bundle = Bundle(options.path)
     if options.what == "info":
         print(_info(bundle))

@@ -5,6 +5,7 @@ decoder made of theirs. The page, the API and the tests read the `Decoding` that
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -67,6 +68,10 @@ class Decoder(ABC):
         Where the EEG comes from, in a few words.
     subjects : list of str
     repetitions : list of int
+    licences : list of str
+        Of the data, for the footer.
+    trained_on : str or None
+        On whose recordings a subject's encoders were trained, where that is known.
     """
 
     gallery: Gallery
@@ -76,6 +81,8 @@ class Decoder(ABC):
     provenance: str
     subjects: list[str]
     repetitions: list[int]
+    licences: Sequence[str] = ()
+    trained_on: str | None = None
 
     @abstractmethod
     def encoders(self, subject: str) -> list[str]:
@@ -132,6 +139,7 @@ class Decoder(ABC):
             "simulated": self.simulated,
             "provenance": self.provenance,
             "protocol": self.gallery.protocol,
+            "trained_on": self.trained_on,
             "subject": decoding.subject,
             "encoder": decoding.encoder,
             "repetitions": decoding.repetitions,
@@ -160,6 +168,7 @@ class BundleDecoder(Decoder):
         self.gallery, self.folder, self.montage = bundle.gallery, bundle.folder, bundle.montage
         self.simulated, self.provenance = bundle.simulated, bundle.manifest["source"]
         self.subjects, self.repetitions = bundle.subjects, bundle.repetitions
+        self.licences, self.trained_on = bundle.manifest["licences"], bundle.trained_on
 
     def encoders(self, subject: str) -> list[str]:
         """Return the names of a subject's encoders."""

@@ -12,6 +12,7 @@ and a folder for each subject::
 import contextlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -309,6 +310,11 @@ def new_array(path: Path, shape: tuple[int, ...], dtype: type = np.float16) -> I
     shape : tuple of int
     dtype : type
         float16 or float32.
+
+    Raises
+    ------
+    InputError
+        Where the disk has no room for it.
     """
     dtype = np.dtype(dtype)
     name = {np.dtype(known): name for name, known in _DTYPES.items()}[dtype]
@@ -317,9 +323,19 @@ def new_array(path: Path, shape: tuple[int, ...], dtype: type = np.float16) -> I
     header = json.dumps({"eeg": entry}).encode()
     header += b" " * (-len(header) % 8)  # the format wants the data aligned
     with complete_file(path) as part:
-        with open(part, "wb") as file:
-            file.write(len(header).to_bytes(8, "little") + header)
-            file.truncate(8 + len(header) + size)
+        try:
+            with open(part, "wb") as file:
+                file.write(len(header).to_bytes(8, "little") + header)
+                file.truncate(8 + len(header) + size)
+                file.flush()
+                # A full disk has to show here: writing to a map would end the process.
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, 8 + len(header) + size)
+        except OSError as error:
+            raise InputError(
+                f"{path} needs {size / 1e9:.2f} GB but can't be written ({error.strerror}); "
+                "make room on the disk."
+            ) from None
         array = np.memmap(part, dtype, "r+", 8 + len(header), shape)
         yield array
         array.flush()

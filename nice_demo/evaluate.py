@@ -11,13 +11,14 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from nice_demo.bundle import Bundle
-from nice_demo.errors import command
+from nice_demo.errors import InputError, command
 from nice_demo.retrieval import (
     PROTOCOLS,
     STATISTICS,
@@ -37,6 +38,7 @@ CANDIDATES = {
     "stimulus": "candidates are the embeddings of the very pictures shown",
     "concept centre": "candidates are means over other pictures of each concept",
 }
+OTHER_SEEDS = "Seeds that don't ship: as measured when trained, from the manifest's runs."
 
 
 def evaluate_bundle(
@@ -53,7 +55,7 @@ def evaluate_bundle(
     Returns
     -------
     dict of str to dict of str to list of Metrics
-        By subject and encoder; at one repetition and at all.
+        By subject and encoder; under each protocol, at one repetition and at all.
 
     Raises
     ------
@@ -63,7 +65,7 @@ def evaluate_bundle(
     subjects = list(dict.fromkeys(subjects or bundle.subjects))
     for subject in subjects:
         bundle.encoders(subject)
-    ends = sorted({bundle.repetitions[0], bundle.repetitions[-1]})
+    ends = {bundle.repetitions[0], bundle.repetitions[-1]}
     return {
         subject: {
             encoder: [found for found in measured if found.repetitions in ends]
@@ -75,15 +77,108 @@ def evaluate_bundle(
 
 def differing(
     bundle: Bundle, measured: dict[str, dict[str, list[Metrics]]]
-) -> list[tuple[str, str, int]]:
-    """Return subject, encoder and repetitions wherever the manifest says something else."""
+) -> list[tuple[str, str, Metrics]]:
+    """Return subject, encoder and what was measured, wherever the manifest says something else."""
     return [
-        (subject, encoder, found.repetitions)
+        (subject, encoder, found)
         for subject, by_encoder in measured.items()
         for encoder, several in by_encoder.items()
         for found in several
-        if bundle.metrics(subject, encoder, found.repetitions) != found
+        if bundle.metrics(subject, encoder, found.repetitions, found.protocol) != found
     ]
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """The subjects' mean accuracy by training seed, and its spread.
+
+    Attributes
+    ----------
+    encoder, protocol : str
+    repetitions : int
+    ships : int
+        The seed whose encoders are in the bundle.
+    top1, top5 : dict of int to float
+        Mean over the subjects, by seed.
+    """
+
+    encoder: str
+    protocol: str
+    repetitions: int
+    ships: int
+    top1: dict[int, float]
+    top5: dict[int, float]
+
+    @staticmethod
+    def spread(by_seed: dict[int, float]) -> tuple[float, float | None]:
+        """Return mean and standard deviation (n − 1) over seeds; the latter None with one seed."""
+        values = np.array(list(by_seed.values()))
+        return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
+
+    def to_json(self) -> dict:
+        """Return plain JSON types."""
+        content = {k: getattr(self, k) for k in ("encoder", "protocol", "repetitions", "ships")}
+        for name in ("top1", "top5"):
+            by_seed = getattr(self, name)
+            mean, sd = self.spread(by_seed)
+            seeds = {str(seed): value for seed, value in by_seed.items()}
+            content[name] = {"by_seed": seeds, "mean": mean, "sd": sd}
+        return content
+
+
+def over_seeds(bundle: Bundle, measured: dict[str, dict[str, list[Metrics]]]) -> list[OverSeeds]:
+    """Put the seed that ships beside the others.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    measured : dict
+        From `evaluate_bundle`: figures of the seed that ships. Those of other seeds, whose
+        encoders aren't in the bundle, are those that training left in the manifest.
+
+    Returns
+    -------
+    list of OverSeeds
+        One for each encoder, protocol and number of repetitions that all `measured` subjects have.
+
+    Raises
+    ------
+    InputError
+        Where the manifest's runs aren't as training writes them.
+    """
+    subjects, found = list(measured), []
+    first = measured[subjects[0]]
+    for encoder in (name for name in first if all(name in measured[s] for s in subjects)):
+        ships = bundle.manifest["encoders"][subjects[0]][encoder].get("seed", 1)
+        for place, one in enumerate(first[encoder]):
+            shipped = [measured[subject][encoder][place] for subject in subjects]
+            by_seed = {ships: [(metrics.top1.value, metrics.top5.value) for metrics in shipped]}
+            by_seed |= _other_seeds(bundle, subjects, encoder, one, ships)
+            means = {seed: np.mean(figures, 0).tolist() for seed, figures in by_seed.items()}
+            top1, top5 = ({seed: m[i] for seed, m in sorted(means.items())} for i in (0, 1))
+            found.append(OverSeeds(encoder, one.protocol, one.repetitions, ships, top1, top5))
+    return found
+
+
+def _other_seeds(
+    bundle: Bundle, subjects: list[str], encoder: str, like: Metrics, ships: int
+) -> dict[int, list[tuple[float, float]]]:
+    """Return the subjects' top-1 and top-5, by seed, from the manifest's runs."""
+    by_seed: dict[int, list[tuple[float, float]]] = {}
+    try:
+        for run in bundle.manifest.get("runs", []):
+            if run["encoder"] != encoder or run["subject"] not in subjects or run["seed"] == ships:
+                continue
+            for told in run["selected"]:
+                if (told["protocol"], told["repetitions"]) == (like.protocol, like.repetitions):
+                    accuracies = float(told["top1"]["value"]), float(told["top5"]["value"])
+                    by_seed.setdefault(int(run["seed"]), []).append(accuracies)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"The runs in the manifest of {bundle.folder} are damaged ({error!r}); "
+            "copy or train the bundle again."
+        ) from None
+    return {seed: found for seed, found in by_seed.items() if len(found) == len(subjects)}
 
 
 def evaluate_latents(
@@ -221,8 +316,92 @@ def table(figures: Metrics | MetricsOverSubjects, p: dict[str, float] | None = N
     )
 
 
+def _protocol_table(measured: dict[str, dict[str, list[Metrics]]]) -> list[str]:
+    """Lay out figures of one protocol: a line for each subject and encoder, then means."""
+    columns = next(iter(next(iter(measured.values())).values()))
+
+    def cell(figure: Proportion | SubjectMean) -> str:
+        if figure.low is None:
+            return f"{100 * figure.value:5.1f}"
+        return f"{100 * figure.value:5.1f} ({100 * figure.low:4.1f} to {100 * figure.high:4.1f})"
+
+    def line(name: str, encoder: str, cells: Sequence[str]) -> str:
+        return "  ".join([f"{name:>7}  {encoder:<8}", *(f"{text:<21}" for text in cells)]).rstrip()
+
+    def figures(several: Sequence[Metrics | MetricsOverSubjects]) -> list[str]:
+        return [cell(figure) for found in several for figure in (found.top1, found.top5)]
+
+    heads = [
+        f"{top}, {_repetitions(found.repetitions)}"
+        for found in columns
+        for top in ("top-1", "top-5")
+    ]
+    lines = [line("subject", "encoder", heads)]
+    lines += [
+        line(subject, encoder, figures(several))
+        for subject, by_encoder in measured.items()
+        for encoder, several in by_encoder.items()
+    ]
+    chances = [found.chance for one in columns for found in (one.top1, one.top5)]
+    lines.append(line("chance", "", [f"{100 * chance:5.1f}" for chance in chances]))
+    for encoder in sorted({name for by_encoder in measured.values() for name in by_encoder}):
+        lists = [by_encoder[encoder] for by_encoder in measured.values() if encoder in by_encoder]
+        if len(lists) > 1:
+            over = [mean_over_subjects(same) for same in zip(*lists, strict=True)]
+            lines.append(line("mean", encoder, figures(over)))
+    return lines
+
+
+def _repetitions(n: int) -> str:
+    return f"{n} repetition{'s' * (n > 1)}"
+
+
+def of_protocol(
+    measured: dict[str, dict[str, list[Metrics]]], protocol: str
+) -> dict[str, dict[str, list[Metrics]]]:
+    """Keep the figures of one protocol."""
+    return {
+        subject: {
+            encoder: [found for found in several if found.protocol == protocol]
+            for encoder, several in by_encoder.items()
+        }
+        for subject, by_encoder in measured.items()
+    }
+
+
+def _seeds_table(spreads: list[OverSeeds]) -> list[str]:
+    """Lay out the spread over seeds: a line for each encoder and number of repetitions."""
+    seeds = sorted({seed for one in spreads for seed in one.top1})
+    ships = spreads[0].ships
+    rows = [["encoder", "repetitions", *(f"seed {s}{' (ships)' * (s == ships)}" for s in seeds)]]
+    rows[0].append("mean ± SD over seeds")
+    for one in spreads:
+        cells = [
+            f"{100 * one.top1[seed]:.1f} / {100 * one.top5[seed]:.1f}" if seed in one.top1 else "–"
+            for seed in seeds
+        ]
+        rows.append([one.encoder, str(one.repetitions), *cells, spread_over_seeds(one)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    told = "Mean over subjects by training seed, top-1 / top-5."
+    if len(seeds) > 1:
+        told += f" {OTHER_SEEDS}"
+    return [told, "", *lines]
+
+
+def spread_over_seeds(one: OverSeeds) -> str:
+    """Return top-1 and top-5 as mean ± SD over seeds, or that there was one seed."""
+    if len(one.top1) == 1:
+        return "one seed"
+    spreads = [one.spread(by_seed) for by_seed in (one.top1, one.top5)]
+    return " / ".join(f"{100 * mean:.1f} ± {100 * sd:.1f}" for mean, sd in spreads)
+
+
 def bundle_table(bundle: Bundle, measured: dict[str, dict[str, list[Metrics]]]) -> str:
-    """Lay out the top-1 and top-5 of a bundle: a line for each subject and encoder, then means.
+    """Lay out the top-1 and top-5 of a bundle: for each protocol, by subject and by seed.
 
     Parameters
     ----------
@@ -230,49 +409,22 @@ def bundle_table(bundle: Bundle, measured: dict[str, dict[str, list[Metrics]]]) 
     measured : dict
         From `evaluate_bundle`.
     """
-    one = next(iter(next(iter(measured.values())).values()))[0]
-
-    def cell(figure: Proportion | SubjectMean) -> str:
-        if figure.low is None:
-            return f"{100 * figure.value:5.1f}"
-        return f"{100 * figure.value:5.1f} ({100 * figure.low:4.1f} to {100 * figure.high:4.1f})"
-
-    def line(name: str, encoder: str, several: Sequence[Metrics | MetricsOverSubjects]) -> str:
-        cells = [cell(figure) for found in several for figure in (found.top1, found.top5)]
-        return "  ".join([f"{name:>7}  {encoder:<8}", *(f"{text:<21}" for text in cells)]).rstrip()
-
-    repetitions = [
-        found.repetitions for found in next(iter(next(iter(measured.values())).values()))
-    ]
-    heads = [
-        f"{top}, {n} repetition{'s' * (n > 1)}" for n in repetitions for top in ("top-1", "top-5")
-    ]
-    lines = [
-        "  ".join([f"{'subject':>7}  {'encoder':<8}", *(f"{head:<21}" for head in heads)]).rstrip()
-    ]
-    lines += [
-        line(subject, encoder, several)
-        for subject, by_encoder in measured.items()
-        for encoder, several in by_encoder.items()
-    ]
-    chances = [f"{100 * top.chance:5.1f}" for _ in repetitions for top in (one.top1, one.top5)]
-    lines.append("  ".join([f"{'chance':>7}  {'':<8}", *(f"{c:<21}" for c in chances)]).rstrip())
-    for encoder in sorted({name for by_encoder in measured.values() for name in by_encoder}):
-        lists = [by_encoder[encoder] for by_encoder in measured.values() if encoder in by_encoder]
-        if len(lists) > 1:
-            over = [mean_over_subjects(same) for same in zip(*lists, strict=True)]
-            lines.append(line("mean", encoder, over))
     kind = "SIMULATED EEG" if bundle.simulated else bundle.manifest["source"]
-    return "\n".join(
-        [
-            f"{bundle.name}: {kind}. {one.ways}-way retrieval in %, {one.protocol} protocol: "
-            f"{CANDIDATES[one.protocol]}.",
-            f"{one.trials} trials a subject. Intervals: Wilson 95 % over trials; for means, t over "
-            "subjects.",
+    lines = [f"{bundle.name}: {kind}. Each encoder was trained on {bundle.trained_on}."]
+    columns = next(iter(next(iter(measured.values())).values()))
+    spreads = over_seeds(bundle, measured)
+    for protocol in dict.fromkeys(found.protocol for found in columns):
+        lines += [
             "",
-            *lines,
+            f"{columns[0].ways}-way retrieval in %, {protocol} protocol: {CANDIDATES[protocol]}.",
+            f"{columns[0].trials} trials a subject. Intervals: Wilson 95 % over trials; for means, "
+            "t over subjects.",
+            "",
+            *_protocol_table(of_protocol(measured, protocol)),
+            "",
+            *_seeds_table([one for one in spreads if one.protocol == protocol]),
         ]
-    )
+    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------- the command
@@ -359,6 +511,7 @@ def main(argv: list[str] | None = None) -> int:
         content = {
             "bundle": str(options.bundle),
             "simulated": bundle.simulated,
+            "trained_on": bundle.trained_on,
             "equals_manifest": not other,
             "subjects": {
                 subject: {
@@ -367,10 +520,17 @@ def main(argv: list[str] | None = None) -> int:
                 }
                 for subject, by_encoder in measured.items()
             },
+            "over_seeds": [one.to_json() for one in over_seeds(bundle, measured)],
+            "note_on_seeds": OTHER_SEEDS,
         }
         verdict = "These figures equal those in the manifest."
         if other:
-            places = "; ".join(f"subject {s}, {e}, {n} repetitions" for s, e, n in other)
+            both = len(bundle.galleries) > 1
+            places = "; ".join(
+                f"subject {subject}, {encoder}, {found.repetitions} repetitions"
+                + f", {found.protocol}" * both
+                for subject, encoder, found in other
+            )
             verdict = f"The manifest has other figures for: {places}."
         text = f"{bundle_table(bundle, measured)}\n\n{verdict}"
     print(json.dumps(content, indent=1, ensure_ascii=False) if options.json else text)

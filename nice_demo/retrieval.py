@@ -56,13 +56,16 @@ def _unit_rows(rows: np.ndarray, what: str) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def similarity(embeddings: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+def similarity(embeddings: np.ndarray, gallery: np.ndarray, keep_norms: bool = False) -> np.ndarray:
     """Compute the cosine similarity of each trial with each candidate.
 
     Parameters
     ----------
     embeddings : array of shape (n_trials, dim)
     gallery : array of shape (n_candidates, dim)
+    keep_norms : bool
+        Don't bring candidates to unit norm, so that those with a larger norm are favoured; for
+        `Gallery.keeps_norms` alone.
 
     Returns
     -------
@@ -76,13 +79,15 @@ def similarity(embeddings: np.ndarray, gallery: np.ndarray) -> np.ndarray:
         Where the dimensions differ, or a row is zero, NaN or infinite.
     """
     embeddings = _unit_rows(embeddings, "embeddings")
-    gallery = _unit_rows(gallery, "gallery's embeddings")
+    unit_rows = _unit_rows(gallery, "gallery's embeddings")
+    gallery = np.asarray(gallery, float) if keep_norms else unit_rows
     if embeddings.shape[1] != gallery.shape[1]:
         raise InputError(
             f"The embeddings have shape {embeddings.shape} but the gallery {gallery.shape}; "
             "both must come from the same image model and have the same number of columns."
         )
-    return np.clip(np.round(embeddings @ gallery.T, 12), -1, 1)
+    product = np.round(embeddings @ gallery.T, 12)
+    return product if keep_norms else np.clip(product, -1, 1)
 
 
 def _check_target(similarities: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

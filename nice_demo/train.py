@@ -2,6 +2,7 @@
 
     python -m nice_demo.train                                   the phantom bundle that ships
     python -m nice_demo.train --data data/things-eeg2 --out weights/things-eeg2
+    python -m nice_demo.train --data … --leave-one-subject-out  train on the other subjects
     python -m nice_demo.train … --resume                        go on after an interruption
 
 With --data, the defaults are the paper's settings (Song et al., ICLR 2024): Adam 2e-4, betas
@@ -9,6 +10,11 @@ With --data, the defaults are the paper's settings (Song et al., ICLR 2024): Ada
 Unlike the paper, validation holds out whole *concepts* of the training pictures, so that selection
 measures what the test measures. Without --data, the phantom is prepared in data/phantom and
 trained in fewer epochs, with smaller batches and larger steps (`PHANTOM`).
+
+With --leave-one-subject-out, each subject's encoder is trained on the pooled training trials of all
+others, validated on their held-out concepts and tested on that subject. The test pictures are the
+same for all subjects, but they are in no subject's training trials (that is checked, by concept),
+and the others' test recordings are never opened.
 
 EEG and picture embeddings flow in (`nice_demo.eegset`), a bundle flows out (`nice_demo.bundle`).
 """
@@ -23,20 +29,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from nice_demo.assemble import assemble
-from nice_demo.bundle import MANIFEST
+from nice_demo.bundle import MANIFEST, OTHER_SUBJECTS, SAME_SUBJECT, open_centres
 from nice_demo.checkpoint import Course
 from nice_demo.contrastive import ContrastiveLoss
 from nice_demo.eegset import DataSet, EEGSet
 from nice_demo.encoders import ENCODERS, build, embed, halved, save_encoder
 from nice_demo.encoders.ridge import RidgeFit
 from nice_demo.errors import InputError, command
-from nice_demo.files import complete_file, sha256
+from nice_demo.files import complete_file
 from nice_demo.prepare import numbers, prepare_phantom
 from nice_demo.retrieval import metrics, ranks, similarity
+from nice_demo.training_data import Trained, TrainingData, check_pool, fingerprint, other_subjects
 
 
 @dataclass(frozen=True)
@@ -80,47 +87,6 @@ PHANTOM = Settings(epochs=10, batch=128, lr=3e-3, schedule="one-cycle")
 RIDGE_STRENGTHS = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 
 
-class TrainingData:
-    """Training trials by row: read from the memory-mapped file, or resident on a GPU.
-
-    Parameters
-    ----------
-    eeg : EEGSet
-    single_trials : bool
-        A row is a trial of a condition; else it is the mean over a condition's trials.
-    device : torch.device
-    """
-
-    def __init__(self, eeg: EEGSet, single_trials: bool, device: torch.device) -> None:
-        self.trials = eeg.train
-        self.device = device
-        self.repetitions = eeg.train.shape[1] if single_trials else 1
-        self.conditions = np.repeat(np.arange(len(eeg.train)), self.repetitions)
-        self.resident = None
-        if device.type == "cuda":
-            chunks = np.array_split(np.arange(len(self)), math.ceil(len(self) / 1000))
-            self.resident = torch.cat([self._read(c).half().to(device) for c in chunks])
-
-    def __len__(self) -> int:
-        return len(self.conditions)
-
-    def rows(self, rows: np.ndarray) -> Tensor:
-        """Return EEG (n_rows, n_channels, n_times), float32, on the device."""
-        if self.resident is not None:
-            return self.resident[torch.from_numpy(rows).to(self.device)].float()
-        return self._read(rows)
-
-    def _read(self, rows: np.ndarray) -> Tensor:
-        condition, repetition = np.divmod(rows, self.repetitions)
-        if self.repetitions > 1:
-            eeg = self.trials[condition, repetition]
-        elif self.trials.shape[1] > 1:
-            eeg = self.trials[condition].mean(1, dtype=np.float32)
-        else:
-            eeg = self.trials[condition, 0]
-        return torch.from_numpy(np.asarray(eeg, np.float32))
-
-
 @dataclass
 class Run:
     """One training run: the encoder selected on held-out concepts, the final one, its course."""
@@ -158,7 +124,7 @@ def held_out(concepts: list[str], settings: Settings, seed: int) -> np.ndarray:
 
 
 def train_encoder(
-    eeg: EEGSet,
+    eeg: Trained,
     pictures: np.ndarray,
     concepts: list[str],
     settings: Settings,
@@ -171,7 +137,8 @@ def train_encoder(
 
     Parameters
     ----------
-    eeg : EEGSet
+    eeg : EEGSet or sequence of TrainingSet
+        One subject, or several whose training trials are pooled.
     pictures : array of shape (n_conditions, dim)
         Embeddings of the training pictures.
     concepts : list of str
@@ -190,19 +157,18 @@ def train_encoder(
     train_rows, validation_rows = np.flatnonzero(~validates), np.flatnonzero(validates)
     if len(train_rows) < 2 or len(validation_rows) < 2:
         raise InputError(
-            f"{eeg.folder} has {len(data)} training rows: too few to train and to validate; "
+            f"{data.folders} has {len(data)} training rows: too few to train and to validate; "
             "prepare more pictures, or of more concepts."
         )
     pictures = torch.tensor(pictures, device=device)
 
     torch.manual_seed(seed)
-    sizes = {"channels": len(eeg.channels), "times": eeg.train.shape[3], "dim": pictures.shape[1]}
+    sizes = {"channels": data.channels, "times": data.times, "dim": pictures.shape[1]}
     encoder = build(settings.encoder, **sizes, dropout=settings.dropout).to(device)
     loss_of = ContrastiveLoss(settings.learnable_scale).to(device)
     trained = [p for p in [*encoder.parameters(), *loss_of.parameters()] if p.requires_grad]
     optimizer = torch.optim.Adam(trained, settings.lr, settings.betas)
-    data_hash = sha256(eeg.folder / "train.safetensors")
-    identity = {**asdict(settings), "seed": seed, "data": data_hash}
+    identity = {**asdict(settings), "seed": seed, "data": fingerprint(eeg)}
     course = Course(encoder, loss_of, optimizer, checkpoint, identity)
 
     steps = math.ceil(len(train_rows) / settings.batch)
@@ -250,53 +216,66 @@ def _share(settings: Settings, step: int, steps_an_epoch: int) -> float:
 
 @torch.inference_mode()
 def _validate(encoder, loss_of, data, rows, pictures) -> tuple[float, float]:
-    """Return loss and top-1 accuracy among the held-out pictures."""
+    """Return loss and top-1 accuracy among the held-out pictures, the mean over subjects."""
     encoder.eval()
-    embeddings = torch.cat([encoder(data.rows(part)) for part in np.array_split(rows, 4)])
-    conditions = torch.from_numpy(data.conditions[rows]).to(pictures.device)
-    loss = loss_of(embeddings, pictures[conditions], conditions)
-    candidates, target = conditions.unique(return_inverse=True)
-    similarities = similarity(embeddings.cpu().numpy(), pictures[candidates].cpu().numpy())
-    return loss.item(), float((ranks(similarities, target.cpu().numpy()) == 1).mean())
+    losses, hits = [], []
+    for own in data.by_subject(rows):
+        embeddings = torch.cat([encoder(data.rows(part)) for part in np.array_split(own, 4)])
+        conditions = torch.from_numpy(data.conditions[own]).to(pictures.device)
+        losses.append(loss_of(embeddings, pictures[conditions], conditions).item())
+        candidates, target = conditions.unique(return_inverse=True)
+        similarities = similarity(embeddings.cpu().numpy(), pictures[candidates].cpu().numpy())
+        hits.append((ranks(similarities, target.cpu().numpy()) == 1).mean())
+    return float(np.mean(losses)), float(np.mean(hits))
 
 
 def fit_ridge(
-    eeg: EEGSet, pictures: np.ndarray, concepts: list[str], settings: Settings, seed: int
+    eeg: Trained, pictures: np.ndarray, concepts: list[str], settings: Settings, seed: int
 ) -> Run:
     """Fit the linear baseline; its strength is chosen on the same held-out pictures.
 
     Parameters are those of `train_encoder`.
     """
     data = TrainingData(eeg, False, torch.device("cpu"))
-    validates = held_out(concepts, settings, seed)
-    fit = RidgeFit(len(eeg.channels), eeg.train.shape[3], pictures.shape[1])
+    validates = held_out(concepts, settings, seed)[data.conditions]
+    fit = RidgeFit(data.channels, data.times, pictures.shape[1])
     train_rows, validation_rows = np.flatnonzero(~validates), np.flatnonzero(validates)
     for rows in np.array_split(train_rows, math.ceil(len(train_rows) / 1000)):
-        fit.add(data.rows(rows), torch.from_numpy(pictures[rows]))
-    held = data.rows(validation_rows)
-    target = np.arange(len(validation_rows))
-    history = []
+        fit.add(data.rows(rows), torch.from_numpy(pictures[data.conditions[rows]]))
     encoders = fit.solve(RIDGE_STRENGTHS)
-    for strength, encoder in zip(RIDGE_STRENGTHS, encoders, strict=True):
-        similarities = similarity(embed(encoder, held).numpy(), pictures[validation_rows])
-        found = ranks(similarities, target)
-        history.append({"strength": strength, "validation_mrr": float((1 / found).mean())})
+    reciprocal_ranks = []  # by subject and strength
+    for own in data.by_subject(validation_rows):
+        held, seen = data.rows(own), pictures[data.conditions[own]]
+        similarities = [similarity(embed(encoder, held).numpy(), seen) for encoder in encoders]
+        found = [ranks(one, np.arange(len(own))) for one in similarities]
+        reciprocal_ranks.append([(1 / one).mean() for one in found])
+    history = [
+        {"strength": strength, "validation_mrr": float(mrr)}
+        for strength, mrr in zip(RIDGE_STRENGTHS, np.mean(reciprocal_ranks, 0), strict=True)
+    ]
     best = max(range(len(history)), key=lambda i: history[i]["validation_mrr"])
     return Run(encoders[best], encoders[best], best, history)
 
 
 def _run(
-    data: DataSet, subject: int, settings: Settings, seed: int, device: torch.device, work: Path
+    data: DataSet,
+    trained_on: str,
+    subject: int,
+    settings: Settings,
+    seed: int,
+    device: torch.device,
+    work: Path,
 ) -> None:
     """Train one encoder, measure it on the test set and leave the result in the work folder."""
     place = work / f"sub-{subject:02d}_{settings.encoder}_seed-{seed}"
     eeg, gallery = data.subject(subject), data.train_gallery
-    trained_on = sha256(eeg.folder / "train.safetensors")
+    trained = other_subjects(data, subject) if trained_on == OTHER_SUBJECTS else eeg
+    data_hash = fingerprint(trained)
     if place.with_suffix(".json").exists():  # an earlier, interrupted training came that far
         done = json.loads(place.with_suffix(".json").read_text())
         if (done["settings"], done["data"]) != (
             json.loads(json.dumps(asdict(settings))),
-            trained_on,
+            data_hash,
         ):
             raise InputError(
                 f"{place}.json was trained with other settings or data; "
@@ -305,11 +284,11 @@ def _run(
         return
     concepts = [candidate.concept for candidate in gallery.candidates]
     if settings.encoder == "ridge":
-        run = fit_ridge(eeg, gallery.embeddings, concepts, settings, seed)
+        run = fit_ridge(trained, gallery.embeddings, concepts, settings, seed)
     else:
         title = f"subject {subject}, {settings.encoder}, seed {seed}"
         run = train_encoder(
-            eeg, gallery.embeddings, concepts, settings, seed, device,
+            trained, gallery.embeddings, concepts, settings, seed, device,
             place.with_suffix(".checkpoint"), title,
         )  # fmt: skip
     result = {
@@ -317,7 +296,7 @@ def _run(
         "encoder": settings.encoder,
         "seed": seed,
         "settings": asdict(settings),
-        "data": trained_on,
+        "data": data_hash,
         "best_epoch": run.best_epoch,
         "history": run.history,
         "selected": _test(run.selected, eeg, data),
@@ -330,16 +309,21 @@ def _run(
 
 def _test(encoder: nn.Module, eeg: EEGSet, data: DataSet) -> list[dict]:
     """Measure an encoder, rounded as it is stored, at one and at all test repetitions."""
-    encoder = halved(encoder)
-    gallery, results = data.test_gallery, []
+    encoder, results = halved(encoder), []
+    centres = open_centres(data.folder / "test_centres", data.test_gallery)
+    galleries = [data.test_gallery, centres] if centres else [data.test_gallery]
     for repetitions in sorted({eeg.test_repetitions[0], eeg.test_repetitions[-1]}):
         embeddings = embed(encoder, torch.from_numpy(eeg.evoked(repetitions)))
-        similarities = similarity(embeddings.numpy(), gallery.embeddings)
-        target = np.arange(len(gallery))
-        found = metrics(
-            similarities, target, protocol=gallery.protocol, repetitions=repetitions
-        ).to_json()
-        results.append({k: found[k] for k in ("protocol", "ways", "repetitions", "top1", "top5")})
+        for gallery in galleries:
+            similarities = similarity(embeddings.numpy(), gallery.embeddings, gallery.keeps_norms)
+            found = metrics(
+                similarities,
+                np.arange(len(gallery)),
+                protocol=gallery.protocol,
+                repetitions=repetitions,
+            ).to_json()
+            kept = ("protocol", "ways", "repetitions", "top1", "top5")
+            results.append({name: found[name] for name in kept})
     return results
 
 
@@ -363,6 +347,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="data folder (default: the phantom's)")
     parser.add_argument("--out", type=Path, help="the bundle (default: weights/NAME)")
     parser.add_argument("--subjects", type=numbers, help="such as 1-3,7 (default: all, 1-10)")
+    parser.add_argument(
+        "--leave-one-subject-out",
+        action="store_true",
+        help="train each of --subjects' encoders on all other subjects of the data folder",
+    )
     parser.add_argument("--seeds", type=numbers, default=[1], help="such as 1-3; the first ships")
     parser.add_argument("--encoder", choices=[e for e in ENCODERS if e != "ridge"])
     for name in ("epochs", "batch"):
@@ -399,7 +388,8 @@ def main(argv: list[str] | None = None) -> int:
     device = _device(options.device)
     folder = options.data or Path("data/phantom")
     if not options.data:
-        prepare_phantom(folder, options.subjects or list(range(1, 11)))
+        wanted = None if options.leave_one_subject_out else options.subjects
+        prepare_phantom(folder, wanted or list(range(1, 11)))
     data = DataSet.open(folder)
     subjects = options.subjects or data.subjects
     if not subjects:
@@ -412,7 +402,12 @@ def main(argv: list[str] | None = None) -> int:
             f"The subjects in {folder} have different numbers of test repetitions; "
             "train those with the same number together."
         )
-    out = options.out or Path("weights") / data.description["name"]
+    open_centres(data.folder / "test_centres", data.test_gallery)
+    trained_on, name = SAME_SUBJECT, data.description["name"]
+    if options.leave_one_subject_out:
+        check_pool(data)
+        trained_on, name = OTHER_SUBJECTS, f"{name}-leave-one-subject-out"
+    out = options.out or Path("weights") / name
 
     if out.exists() and not (out / MANIFEST).exists() and (out.is_file() or any(out.iterdir())):
         raise InputError(f"{out} is there and isn't a bundle; give another --out.")
@@ -433,31 +428,38 @@ def main(argv: list[str] | None = None) -> int:
 
         from nice_demo.train import _run as run  # by its module's name, which __main__ hides
 
-        Parallel(options.jobs)(delayed(run)(data, *task, device, work) for task in tasks)
+        Parallel(options.jobs)(
+            delayed(run)(data, trained_on, *task, device, work) for task in tasks
+        )
     else:
         for task in tasks:
-            _run(data, *task, device, work)
+            _run(data, trained_on, *task, device, work)
     runs = [
         json.loads((work / f"sub-{s:02d}_{settings.encoder}_seed-{seed}.json").read_text())
         for s, settings, seed in tasks
     ]
-    assemble(data, runs, work, out)
+    assemble(data, runs, trained_on, work, out)
     shutil.rmtree(work)
-    print(_summary(runs, out))
+    print(_summary(runs, trained_on, out))
     return 0
 
 
-def _summary(runs: list[dict], out: Path) -> str:
-    lines = [f"{out}: test accuracy, top-1 / top-5 (selected epoch; final epoch)"]
+def _summary(runs: list[dict], trained_on: str, out: Path) -> str:
+    several = len({found["protocol"] for found in runs[0]["selected"]}) > 1
+    lines = [
+        f"{out}: trained on {trained_on}",
+        "test accuracy, top-1 / top-5 (selected epoch; final epoch)",
+    ]
     for run in runs:
         for selected, final in zip(run["selected"], run["final"], strict=True):
             best, last = (
                 f"{found['top1']['value']:.1%} / {found['top5']['value']:.1%}"
                 for found in (selected, final)
             )
+            protocol = f"  {selected['protocol']}" if several else ""
             lines.append(
                 f"  subject {run['subject']:>2}  {run['encoder']:<8} seed {run['seed']}  "
-                f"{selected['repetitions']:>2} repetitions  {best}; {last}"
+                f"{selected['repetitions']:>2} repetitions  {best}; {last}{protocol}"
             )
     lines.append(f"  {runs[0]['selected'][0]['ways']}-way, chance as 1 in that many")
     return "\n".join(lines)

@@ -3,10 +3,15 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 from tiny import make_stored_data, make_tiny_data
 
 from nice_demo import train
+
+# No test may depend on how fast the machine is.
+hypothesis.settings.register_profile("nice_demo", deadline=None)
+hypothesis.settings.load_profile("nice_demo")
 
 # Enough to beat chance on `tiny_data` in seconds.
 TINY_TRAINING = [

@@ -82,9 +82,9 @@ class FakeDecoder(Decoder):
 
 
 @contextlib.contextmanager
-def served(decoder: Decoder, name: str = "a test") -> Iterator[str]:
+def served(decoder: Decoder, name: str = "a test", notice: str = "") -> Iterator[str]:
     """Serve a page over a decoder and yield its address."""
-    blocks = page(decoder, name)
+    blocks = page(decoder, name, notice)
     try:
         yield serve(blocks, "127.0.0.1")
     finally:

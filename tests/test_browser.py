@@ -1,15 +1,21 @@
 """The page in a real Chromium: by mouse and keyboard, light and dark, on a laptop and a phone."""
 
+import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from fake_decoder import NASTY, FakeDecoder, served
+from PIL import Image
 
-from nice_demo.decode import LatentsDecoder
+from nice_demo.bundle import Bundle, write_manifest
+from nice_demo.decode import BundleDecoder, LatentsDecoder
+from nice_demo.gallery import Gallery
+from nice_demo.pictures import SAME_CONCEPT
 from nice_demo.sources.latents import open_latents
 from nice_demo.ui import cards
 from nice_demo.ui.view import find_picture
@@ -292,3 +298,48 @@ def test_latents_of_real_eeg(visit, shared_data):
         )
         phone = visit(where, PHONE)
         assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_bundle_of_real_eeg_with_pictures_of_the_same_concept(visit, stored_bundle, tmp_path):
+    folder = Path(shutil.copytree(stored_bundle, tmp_path / "bundle"))
+    gallery = Gallery.open(folder / "gallery")
+    Image.new("RGB", (60, 40), "olive").save(folder / "cc0.webp")
+    candidates = [
+        replace(c, picture="cc0.webp", licence=f"{SAME_CONCEPT} (THINGSplus)")
+        for c in gallery.candidates
+    ]
+    candidates[1:2] = [replace(candidates[1], picture=None, licence="")]
+    replace(gallery, candidates=candidates).save(folder / "gallery")
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for entry in list(manifest["metrics"]):  # measured under the other protocol as well, and first
+        centre = entry["metrics"] | {"protocol": "concept centre", "trials": 1}
+        manifest["metrics"].insert(0, entry | {"metrics": centre})
+    manifest |= {"simulated": False, "source": "THINGS-EEG2, for a test"}
+    manifest |= {"licences": ["EEG: CC BY 4.0"]}
+    write_manifest(folder, manifest | {"files": None})
+    decoder = BundleDecoder(Bundle(folder))
+    notice = "hf:a/b couldn't be opened, so this is another bundle."
+    with served(decoder, "stored", notice) as where:
+        page = visit(f"{where}?subject=2&encoder=ridge&picture=test-0&repetitions=4")
+        expect(page, decoder, "2", "ridge", "thing 0", 4)
+        same = "a picture of the same concept, not the one that was shown"
+        sync_api.expect(page.locator(".seen .caveat")).to_have_text(same)
+        assert page.locator(".seen .tile.photo img").count() == 1
+        sync_api.expect(page.locator(".retrieved .caveat")).to_contain_text("of the same concept")
+        sync_api.expect(page.locator(".overall")).to_contain_text("Over all 6 pictures")
+        sync_api.expect(page.locator(".protocol")).to_contain_text("protocol stimulus, 6 candid")
+        for absent in ("#butterfly", "#scalp", "#moment"):
+            assert page.locator(absent).count() == 0, absent
+        sync_api.expect(page.locator(".badge summary")).to_contain_text("THINGS-EEG2, for a test")
+        page.locator(".badge summary").click()
+        sync_api.expect(page.locator(".badge p")).to_contain_text("no voltages")
+        sync_api.expect(page.locator(".page-footer")).to_contain_text("EEG: CC BY 4.0")
+        assert "simulated" not in page.content().lower()
+        page.locator("#next").click()  # it has no picture, so nothing is to be said of one
+        expect(page, decoder, "2", "ridge", "thing 1", 4)
+        sync_api.expect(page.locator(".seen .tile.word")).to_have_text("thing 1")
+        assert page.locator(".seen .caveat").count() == 0
+        sync_api.expect(page.locator("#notice [role=alert]")).to_have_text(notice)  # it stays
+        page.set_viewport_size(PHONE)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -485,3 +485,14 @@ def test_concept_centres_of_real_pictures(shared_data):
     own = np.eye(200, dtype=bool)
     assert similarities[own].mean() == pytest.approx(0.890, abs=5e-4)
     assert similarities[~own].mean() == pytest.approx(0.597, abs=5e-4)
+
+
+def test_norms_are_kept_where_asked():
+    rng = np.random.default_rng(0)
+    embeddings, gallery = rng.standard_normal((4, 5)), rng.standard_normal((6, 5))
+    kept = retrieval.similarity(embeddings, gallery, keep_norms=True)
+    for row, of_trial in zip(embeddings, kept, strict=True):
+        for candidate, value in zip(gallery, of_trial, strict=True):
+            assert value == pytest.approx(sum(row * candidate) / sum(row**2) ** 0.5)
+    with pytest.raises(InputError, match="gallery"):
+        retrieval.similarity(embeddings, gallery * np.nan, keep_norms=True)

@@ -14,9 +14,10 @@ from urllib.parse import quote
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from nice_demo.bundle import OTHER_SUBJECTS
 from nice_demo.decode import Decoder, Decoding
 from nice_demo.gallery import Candidate
-from nice_demo.pictures import picture_file
+from nice_demo.pictures import picture_file, shows_concept_only
 from nice_demo.retrieval import Metrics, Proportion
 
 CARDS = 5
@@ -90,13 +91,6 @@ def picture_source(file: Path) -> str | None:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def shows_concept_only(candidate: Candidate) -> bool:
-    """Whether the picture is one of the same concept, not the one that was shown."""
-    if candidate.picture is None or candidate.picture.startswith("twemoji:"):
-        return False
-    return Path(candidate.picture).stem.casefold() != candidate.id.casefold()
-
-
 def picture(candidate: Candidate, folder: Path | None) -> str:
     """Return a candidate's picture, or a card with its name where it has none."""
     file = picture_file(candidate, folder)
@@ -147,10 +141,12 @@ def _share(proportion: Proportion) -> str:
     return f"<b>{percent(proportion.value)}\u202f%</b> ({low}–{high})"
 
 
-def overall(metrics: Metrics, simulated: bool) -> str:
+def overall(metrics: Metrics, simulated: bool, trained_on: str | None = None) -> str:
     """Say how good the encoder is over all pictures, with interval, chance and protocol."""
     averaged = "" if metrics.repetitions is None else f" at {looks(metrics.repetitions)} each"
     kind = ", simulated EEG" if simulated else ""
+    if trained_on == OTHER_SUBJECTS:  # the rarer case, and much the harder one
+        kind += f"; trained on {trained_on} only"
     return (
         f'<p class="overall">Over all {metrics.trials} pictures{averaged} the right one comes '
         f"first in {_share(metrics.top1)} and among the first five in {_share(metrics.top5)}; "
@@ -204,8 +200,7 @@ def result(decoder: Decoder, decoding: Decoding, above: str = "") -> str:
     seen_is = f'<span class="caveat">{_SAME_CONCEPT}</span>' if shows_concept_only(seen) else ""
     stand_in = any(shows_concept_only(candidates[row]) for row in retrieved)
     photos_are = (
-        '<p class="caveat">Where there is a photo, it is a picture of the same concept, not the '
-        "one that was shown.</p>"
+        '<p class="caveat">Photos: pictures of the same concept, not the ones that were shown.</p>'
         if stand_in or seen_is
         else ""
     )
@@ -218,7 +213,7 @@ def result(decoder: Decoder, decoding: Decoding, above: str = "") -> str:
         f'<div class="retrieved">{heading("Retrieved", _HELP_RETRIEVED)}'
         f'<ol class="cards">{cards}</ol>{photos_are}</div></div>'
         f'<p class="verdict" aria-live="polite">{verdict(decoding.rank, ways)}</p>'
-        f"{overall(metrics, decoder.simulated) if metrics else ''}</section>"
+        f"{overall(metrics, decoder.simulated, decoder.trained_on) if metrics else ''}</section>"
     )
 
 

@@ -7,6 +7,7 @@ import gradio as gr
 
 from nice_demo import __version__
 from nice_demo.decode import Decoder
+from nice_demo.ui import cards
 from nice_demo.ui.decode_tab import BARE, decode_tab
 
 HERE = Path(__file__).parent
@@ -22,13 +23,17 @@ _FROM_A_DECODER = (
     "The page shows what a decoder made of EEG, as it stands in a file; where that EEG comes from "
     "is what whoever opened the page says. The recording itself isn't here, so none is shown."
 )
+_WHITENED = (
+    "What is kept of it is whitened, as the encoders take it: no voltages, so neither a scalp map "
+    "nor an evoked response is shown."
+)
 
 
 def _badge(decoder: Decoder) -> str:
     label = "simulated EEG" if decoder.simulated else decoder.provenance
     text = _SIMULATED if decoder.simulated else _FROM_A_DECODER
     if decoder.montage is not None and not decoder.simulated:
-        text = f"The EEG comes from: {decoder.provenance}."
+        text = f"The EEG comes from: {decoder.provenance}. {_WHITENED}"
     return (
         f'<details class="badge"><summary>{escape(label)}<span class="sign">?</span></summary>'
         f"<p>{escape(text)}</p></details>"
@@ -63,7 +68,9 @@ def _footer(decoder: Decoder, name: str) -> str:
             f'Method: <a href="{PAPER}" target="_blank" rel="noopener">Song et al., “Decoding '
             "Natural Images from EEG for Object Recognition”, ICLR 2024</a>"
         )
-    parts.append(f"Data: {escape(name)}")
+    # What they say about pictures stands here already.
+    licences = [text for text in decoder.licences if not text.startswith("Pictures")]
+    parts.append(escape(f"Data: {name}" + (f" – {'; '.join(licences)}" if licences else "")))
     parts.append(f"nice_demo {__version__}")
     parts.append('<button type="button" id="open-api">API</button>')
     return (
@@ -71,7 +78,7 @@ def _footer(decoder: Decoder, name: str) -> str:
     )
 
 
-def page(decoder: Decoder, name: str) -> gr.Blocks:
+def page(decoder: Decoder, name: str, notice: str = "") -> gr.Blocks:
     """Build the page.
 
     Parameters
@@ -80,6 +87,8 @@ def page(decoder: Decoder, name: str) -> gr.Blocks:
         What it shows.
     name : str
         Of the bundle or the file, for the footer.
+    notice : str
+        What a visitor must know before anything else; stays above the tabs.
 
     Returns
     -------
@@ -89,6 +98,8 @@ def page(decoder: Decoder, name: str) -> gr.Blocks:
     # Nothing is to be uploaded or kept; what might be is deleted after a day.
     with gr.Blocks(title="NICE · decode a trial", delete_cache=(86400, 86400)) as blocks:
         gr.HTML(_header(decoder), elem_id="header", **BARE)
+        if notice:
+            gr.HTML(cards.notice(notice, error=True), elem_id="notice", **BARE)
         with gr.Tabs(elem_id="tabs"), gr.Tab("Decode a trial", id="decode"):
             decode_tab(decoder)
         gr.HTML(_footer(decoder, name), elem_id="footer", **BARE)

@@ -26,8 +26,8 @@ SHARED = 0.6  # share of a source's tuning that all subjects have in common
 # How decodable each subject is: the factor on everything specific to a picture. A setting, not a
 # finding; `python -m nice_demo.sources.phantom.difficulty data/phantom` printed it.
 GAINS = {
-    1: 0.299, 2: 0.312, 3: 0.26, 4: 0.305, 5: 0.281,
-    6: 0.335, 7: 0.344, 8: 0.36, 9: 0.333, 10: 0.336
+    1: 0.351, 2: 0.319, 3: 0.275, 4: 0.3, 5: 0.3,
+    6: 0.344, 7: 0.316, 8: 0.346, 9: 0.319, 10: 0.317
 }  # fmt: skip
 
 

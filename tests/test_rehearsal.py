@@ -1,0 +1,253 @@
+"""THINGS-EEG2 from its download to the page, over small fakes in the published formats.
+
+Nothing is stood in for but the network: OSF's listings and files come from a server on this
+machine, the EEG from a phantom at 1000 Hz, the image model is a small CLIP of random weights.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import fake_things
+import numpy as np
+import pytest
+from fake_server import FakeServer, Fault
+
+from nice_demo import download, evaluate, prepare, report, train
+from nice_demo.bundle import Bundle
+from nice_demo.decode import BundleDecoder
+from nice_demo.eegset import DataSet
+from nice_demo.embed import embed_pictures
+from nice_demo.retrieval import binomial_p
+from nice_demo.sources.things_eeg2 import images
+from nice_demo.sources.things_eeg2 import prepare as things
+
+CONCEPTS, PICTURES, TEST = 24, 5, 12
+CONDITIONS = CONCEPTS * PICTURES, TEST
+SETTINGS = ["--epochs", "30", "--batch", "32", "--lr", "2e-3", "--schedule", "one-cycle"]
+
+
+@pytest.fixture(scope="module")
+def small_clip(tmp_path_factory) -> Path:
+    """Save a CLIP of random weights that tells pictures apart."""
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    folder = tmp_path_factory.mktemp("clip")
+    size = {
+        "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2
+    }  # fmt: skip
+    config = CLIPConfig(
+        text_config={**size, "vocab_size": 50},
+        vision_config={**size, "image_size": 32, "patch_size": 16},
+        projection_dim=16,
+    )
+    torch.manual_seed(0)
+    model = CLIPModel(config)
+    vision = model.vision_model
+    attention = vision.encoder.layers[0].self_attn
+    with torch.no_grad():  # as initialised, all pictures look much the same to it
+        for layer in (vision.embeddings.patch_embedding, attention.v_proj, attention.out_proj):
+            layer.weight *= 10
+    model.save_pretrained(folder)
+    CLIPImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(small_clip, tmp_path_factory) -> Path:
+    """Write what OSF and the Hub hold, for subjects 1 and 2."""
+    root = tmp_path_factory.mktemp("published")
+    pictures = root / "y63gw/osfstorage"
+    pictures.mkdir(parents=True)
+    drawn = fake_things.image_zips(pictures, CONCEPTS, PICTURES, TEST, cc0=8)
+    for folder, name in (("jum2f/osfstorage", "CC0"), ("things", "images_THINGS.zip")):
+        (root / folder).mkdir(parents=True)
+        (file,) = (path for known, path in drawn.items() if name in known)
+        shutil.move(file, root / folder)
+    embeddings = [
+        embed_pictures(shown, str(small_clip))
+        for shown in images.shown_pictures(pictures, CONDITIONS)
+    ]
+    for folder in ("crxs4/googledrive", "anp5v/osfstorage"):
+        (root / folder).mkdir(parents=True)
+    for subject in (1, 2):
+        fake_things.raw_subject_zip(root / "crxs4/googledrive", subject, *embeddings)
+    return root
+
+
+@pytest.fixture
+def server(published, monkeypatch):
+    """Serve it in place of OSF and the Hub."""
+    monkeypatch.setattr(things, "CONDITIONS", CONDITIONS)
+    with FakeServer(published) as fake:
+        fake.hashes = False
+        monkeypatch.setattr(download, "OSF_API", f"{fake.url}/v2")
+        fake.stand_in_for_the_hub(monkeypatch)
+        yield fake
+
+
+def run_prepare(folder, clip, *options):
+    return prepare.main(
+        ["things-eeg2", "--to", str(folder), "--image-model", str(clip), *map(str, options)]
+    )
+
+
+@pytest.fixture(scope="module")
+def prepared(published, small_clip, tmp_path_factory):
+    """Prepare both subjects from the raw recordings."""
+    folder = tmp_path_factory.mktemp("data") / "things-eeg2"
+    with pytest.MonkeyPatch.context() as patch, FakeServer(published) as fake:
+        patch.setattr(things, "CONDITIONS", CONDITIONS)
+        patch.setattr(download, "OSF_API", f"{fake.url}/v2")
+        fake.hashes = False
+        fake.faults["/files/crxs4/googledrive/sub-01.zip"] = [Fault(cut=300_000)]
+        patch.setattr(download.time, "sleep", lambda seconds: None)
+        everything = published / "things/images_THINGS.zip"
+        code = run_prepare(
+            folder, small_clip, "--subjects", "1-2", "--accept-licence", "--things", everything
+        )
+        assert code == 0
+        asked = [headers.get("Range") for path, headers in fake.requests if "sub-01.zip" in path]
+        assert any(asked)  # the download that was cut went on where it ended
+    return folder
+
+
+def test_from_zip_to_page(prepared, tmp_path, capsys):
+    data = DataSet.open(prepared)
+    assert data.subjects == [1, 2] and not data.description["simulated"]
+    left = {path.suffix for path in prepared.rglob("*") if "downloads" not in path.parts}
+    assert left == {"", ".json", ".safetensors", ".webp"}  # folders, and no pickle
+    assert not list((prepared / "downloads/raw").iterdir())
+    assert data.subject(1).train.shape == (CONDITIONS[0], 4, 63, 250)
+    assert data.subject(1).test.shape == (TEST, 80, 63, 250)
+
+    out = tmp_path / "weights/things-eeg2"
+    arguments = ["--data", str(prepared), "--out", str(out), *SETTINGS]
+    assert train.main(arguments) == 0
+    assert evaluate.main([str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "These figures equal those in the manifest" in told
+    assert "concept centre" in told and "stimulus" in told
+
+    bundle = Bundle(out)
+    assert not bundle.simulated
+    for encoder in ("nice", "ridge"):
+        tops = [bundle.metrics(subject, encoder, 80).top1 for subject in bundle.subjects]
+        hits = sum(top.successes for top in tops)
+        assert binomial_p(hits, 2 * TEST, 1 / TEST) < 1e-3, (encoder, hits)
+
+    # The page's decoder: the seen picture is retrieved, and CC0 pictures stand in for it.
+    decoder = BundleDecoder(bundle)
+    decoded = [decoder.decode("1", "nice", c.id, 80) for c in bundle.gallery.candidates]
+    assert [d.rank for d in decoded].count(1) == bundle.metrics("1", "nice", 80).top1.successes
+    shown = [candidate.picture for candidate in bundle.gallery.candidates]
+    assert sum(picture is not None for picture in shown) == 8
+    assert decoder.to_json(decoded[0])["simulated"] is False
+
+    card = tmp_path / "card.md"
+    assert report.main([str(out), "--out", str(card)]) == 0
+    assert "32bd64288804d66eefd0ccbe215aa642df71cc41" not in card.read_text()  # not the real CLIP
+    assert "Published" in card.read_text()
+
+
+def test_leave_one_subject_out(prepared, tmp_path, capsys):
+    out = tmp_path / "left-out"
+    arguments = ["--data", str(prepared), "--out", str(out), "--leave-one-subject-out", *SETTINGS]
+    assert train.main([*arguments, "--epochs", "2"]) == 0
+    assert Bundle(out).trained_on == "the other subjects"
+
+
+def test_what_is_there_is_kept(prepared, server, small_clip, capsys):
+    before = {path: path.stat().st_mtime_ns for path in prepared.rglob("*") if path.is_file()}
+    assert run_prepare(prepared, small_clip, "--subjects", "1-2") == 0
+    assert "subject 1 is there already" in capsys.readouterr().out
+    assert before == {p: p.stat().st_mtime_ns for p in prepared.rglob("*") if p.is_file()}
+    assert not server.requests
+
+
+@pytest.mark.parametrize("origin", ["nice", "hf", "osf17"])
+def test_other_origins(origin, prepared, published, server, small_clip, tmp_path):
+    # What others would have made of the same recordings.
+    eeg = DataSet.open(prepared).subject(1)
+    whitened = [np.asarray(part, np.float32) for part in (eeg.train, eeg.test)]
+    if origin == "osf17":
+        fake_things.osf17_zip(
+            published / "anp5v/osfstorage", 1, *(part[:, :, -17:, :100] for part in whitened)
+        )
+    else:
+        source = things.ORIGINS[origin]
+        files = [source.where.partition(":")[2] + "/" + name.format(1) for name in source.files]
+        (published / files[0]).parent.mkdir(parents=True, exist_ok=True)
+        write = {"nice": fake_things.nice_files, "hf": fake_things.hf_files}[origin]
+        write((published / files[0]).parent, *whitened)
+    folder = tmp_path / "data"
+    options = ["--from", origin, "--subjects", "1", "--accept-licence", "--centres", "none"]
+    assert run_prepare(folder, small_clip, *options) == 0
+    made = DataSet.open(folder).subject(1)
+    assert made.train.shape[1] == 4 and made.test.shape[1] == 80
+    wanted = [part[:, :, -17:, :100] if origin == "osf17" else part for part in whitened]
+    for ours, theirs in zip((made.train, made.test), wanted, strict=True):
+        # Repetitions of one origin come in another order.
+        np.testing.assert_allclose(ours.mean(1, np.float32), theirs.mean(1), atol=2e-3)
+    assert json.loads((folder / "sub-01/meta.json").read_text())["whitening"]
+    assert not list((folder / "downloads").rglob("sub-01*.zip"))
+    assert not list((folder / "downloads").rglob("*.pt"))
+
+
+# ---------------------------------------------------------------- what can go wrong
+
+
+def refused(capsys, folder, clip, *options):
+    assert run_prepare(folder, clip, *options) == 2
+    return capsys.readouterr().err
+
+
+def test_terms_have_to_be_accepted(server, small_clip, tmp_path, capsys):
+    said = refused(capsys, tmp_path / "data", small_clip, "--subjects", "1")
+    assert "--accept-licence" in said and not server.requests
+
+
+def test_unknown_subject(server, small_clip, tmp_path, capsys):
+    assert "no subject 11" in refused(capsys, tmp_path, small_clip, "--subjects", "11")
+
+
+def test_unknown_image_model(server, tmp_path, capsys, monkeypatch):
+    said = refused(capsys, tmp_path / "data", tmp_path / "nothing", "--accept-licence")
+    assert "image model" in said
+    assert not [path for path, _ in server.requests if "y63gw" in path]
+
+
+def test_no_network(server, small_clip, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(download, "OSF_API", "http://127.0.0.1:9")
+    monkeypatch.setattr(things.download.osf_files, "__kwdefaults__", {
+        **download.osf_files.__kwdefaults__, "wait": lambda seconds: None
+    })  # fmt: skip
+    said = refused(capsys, tmp_path / "data", small_clip, "--accept-licence")
+    assert "check the network" in said
+    assert not (tmp_path / "data/dataset.json").exists()
+
+
+def test_no_room(server, small_clip, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(9, 9, 0))
+    said = refused(capsys, tmp_path / "data", small_clip, "--accept-licence")
+    assert "0.00 GB free" in said
+
+
+def test_subject_that_is_not_published(server, prepared, small_clip, capsys):
+    said = refused(capsys, prepared, small_clip, "--subjects", "3")
+    assert "has no sub-03.zip" in said and not (prepared / "sub-03").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [["--from", "hf"], ["--whiten", "both"]], ids=["origin", "whitening"]
+)
+def test_one_folder_one_preparation(options, server, prepared, small_clip, capsys):
+    assert "give another --to" in refused(capsys, prepared, small_clip, *options)
+
+
+def test_whitened_already(server, small_clip, tmp_path, capsys):
+    options = ["--from", "nice", "--whiten", "none"]
+    assert "whitened already" in refused(capsys, tmp_path, small_clip, *options)

@@ -4,20 +4,26 @@ Nothing is stood in for but the network: OSF's listings and files come from a se
 machine, the EEG from a phantom at 1000 Hz, the image model is a small CLIP of random weights.
 """
 
+import io
 import json
 import shutil
+from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
 
 import fake_things
 import numpy as np
 import pytest
+from fake_hub import FakeHub
 from fake_server import FakeServer, Fault
+from run_readme import REHEARSED, commands
 
-from nice_demo import download, evaluate, prepare, report, train
+from nice_demo import download, hub, prepare, train
 from nice_demo.bundle import Bundle
 from nice_demo.decode import BundleDecoder
 from nice_demo.eegset import DataSet
 from nice_demo.embed import embed_pictures
+from nice_demo.pictures import picture_file
 from nice_demo.retrieval import binomial_p
 from nice_demo.sources.things_eeg2 import images
 from nice_demo.sources.things_eeg2 import prepare as things
@@ -96,26 +102,65 @@ def run_prepare(folder, clip, *options):
 
 
 @pytest.fixture(scope="module")
-def prepared(published, small_clip, tmp_path_factory):
-    """Prepare both subjects from the raw recordings."""
-    folder = tmp_path_factory.mktemp("data") / "things-eeg2"
+def workspace(tmp_path_factory) -> Path:
+    """Return the folder in which the README's commands are run."""
+    return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.fixture(scope="module")
+def told(published, small_clip, workspace) -> dict[str, str]:
+    """Run the README's commands about THINGS-EEG2 and the Hub; return what each printed.
+
+    Only what makes them small is added: two subjects, few epochs, the small image model.
+    """
+    everything = published / "things/images_THINGS.zip"
+    added = {
+        "prepare": ["--subjects", "1-2", "--image-model", small_clip, "--things", everything],
+        "train": ["--seeds", "1-2", *SETTINGS],
+    }
+    printed = {}
     with pytest.MonkeyPatch.context() as patch, FakeServer(published) as fake:
+        patch.chdir(workspace)
         patch.setattr(things, "CONDITIONS", CONDITIONS)
         patch.setattr(download, "OSF_API", f"{fake.url}/v2")
-        fake.hashes = False
+        fake.hashes = False  # as of Google Drive
         fake.faults["/files/crxs4/googledrive/sub-01.zip"] = [Fault(cut=300_000)]
         patch.setattr(download.time, "sleep", lambda seconds: None)
-        everything = published / "things/images_THINGS.zip"
-        code = run_prepare(
-            folder, small_clip, "--subjects", "1-2", "--accept-licence", "--things", everything
-        )
-        assert code == 0
+        fake_hub = FakeHub(workspace / "hub")
+        patch.setattr(hub, "api", lambda: fake_hub)
+        patch.setattr(hub, "CACHE", workspace / "cache")
+        for command in commands():
+            if not any(text in command for text in REHEARSED):
+                continue
+            assert command.startswith("python -m nice_demo.") or "app.py" in command
+            words = command.removeprefix("python -m nice_demo.").split()
+            out = io.StringIO()
+            with redirect_stdout(out):
+                if "app.py" in command:
+                    bundle, notice = hub.open_bundle(words[-1], instead=workspace / "nothing")
+                    out.write(f"{bundle.label} {notice}")
+                else:
+                    main = import_module(f"nice_demo.{words[0]}").main
+                    assert main([*words[1:], *map(str, added.get(words[0], []))]) == 0, command
+            printed[command] = out.getvalue()
         asked = [headers.get("Range") for path, headers in fake.requests if "sub-01.zip" in path]
         assert any(asked)  # the download that was cut went on where it ended
-    return folder
+    return printed
 
 
-def test_from_zip_to_page(prepared, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def prepared(told, workspace) -> Path:
+    """Return the data folder that the README's commands made."""
+    return workspace / "data/things-eeg2"
+
+
+def output(told: dict[str, str], words: str) -> str:
+    (text,) = (text for command, text in told.items() if words in command)
+    return text
+
+
+def test_prepared_data(told, prepared):
+    assert "subject 2 is prepared" in output(told, "prepare things-eeg2")
     data = DataSet.open(prepared)
     assert data.subjects == [1, 2] and not data.description["simulated"]
     left = {path.suffix for path in prepared.rglob("*") if "downloads" not in path.parts}
@@ -124,33 +169,38 @@ def test_from_zip_to_page(prepared, tmp_path, capsys):
     assert data.subject(1).train.shape == (CONDITIONS[0], 4, 63, 250)
     assert data.subject(1).test.shape == (TEST, 80, 63, 250)
 
-    out = tmp_path / "weights/things-eeg2"
-    arguments = ["--data", str(prepared), "--out", str(out), *SETTINGS]
-    assert train.main(arguments) == 0
-    assert evaluate.main([str(out)]) == 0
-    told = capsys.readouterr().out
-    assert "These figures equal those in the manifest" in told
-    assert "concept centre" in told and "stimulus" in told
 
-    bundle = Bundle(out)
+def test_decoders_beat_chance(told, workspace):
+    evaluated = output(told, "evaluate")
+    assert "These figures equal those in the manifest" in evaluated
+    assert "concept centre" in evaluated and "stimulus" in evaluated and "seed 2" in evaluated
+    bundle = Bundle(workspace / "weights/things-eeg2")
     assert not bundle.simulated
     for encoder in ("nice", "ridge"):
-        tops = [bundle.metrics(subject, encoder, 80).top1 for subject in bundle.subjects]
-        hits = sum(top.successes for top in tops)
-        assert binomial_p(hits, 2 * TEST, 1 / TEST) < 1e-3, (encoder, hits)
+        for protocol in ("stimulus", "concept centre"):
+            tops = [bundle.metrics(s, encoder, 80, protocol).top1 for s in bundle.subjects]
+            hits = sum(top.successes for top in tops)
+            assert binomial_p(hits, 2 * TEST, 1 / TEST) < 1e-3, (encoder, protocol, hits)
 
+
+def test_report(told, workspace):
+    assert "card.md is written" in output(told, "report")
+    card = (workspace / "card.md").read_text()
+    assert "Published" in card and "Simulated" not in card
+    assert "random" not in card and "raw: the data set's own recordings" in card
+
+
+def test_page_over_what_was_pushed_and_pulled(told, workspace):
     # The page's decoder: the seen picture is retrieved, and CC0 pictures stand in for it.
+    assert "owner/name@" in output(told, "app.py") and "couldn't" not in output(told, "app.py")
+    (pulled,) = (workspace / "cache").glob("*/*/manifest.json")
+    bundle = Bundle(pulled.parent)
     decoder = BundleDecoder(bundle)
     decoded = [decoder.decode("1", "nice", c.id, 80) for c in bundle.gallery.candidates]
     assert [d.rank for d in decoded].count(1) == bundle.metrics("1", "nice", 80).top1.successes
-    shown = [candidate.picture for candidate in bundle.gallery.candidates]
+    shown = [picture_file(c, bundle.folder) for c in bundle.gallery.candidates]
     assert sum(picture is not None for picture in shown) == 8
     assert decoder.to_json(decoded[0])["simulated"] is False
-
-    card = tmp_path / "card.md"
-    assert report.main([str(out), "--out", str(card)]) == 0
-    assert "32bd64288804d66eefd0ccbe215aa642df71cc41" not in card.read_text()  # not the real CLIP
-    assert "Published" in card.read_text()
 
 
 def test_leave_one_subject_out(prepared, tmp_path, capsys):

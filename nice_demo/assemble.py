@@ -9,12 +9,38 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from nice_demo.bundle import Bundle, write_manifest
+from nice_demo.bundle import OTHER_SUBJECTS, Bundle, write_manifest
 from nice_demo.eegset import DataSet
+from nice_demo.errors import InputError
 from nice_demo.files import complete_folder
 from nice_demo.pictures import picture_file
 
+_OWN = {"encoders", "trials", "truth"}  # folders of a bundle
 _SAID_ELSEWHERE = {"subject", "channels", "sfreq", "tmin", "test_repetitions"}
+
+
+def pictures_of(data: DataSet) -> dict[str, Path]:
+    """Return the files of the candidates' pictures, by what they are called in a bundle.
+
+    Graphics of a package stay there, and a picture that isn't there is left out.
+
+    Raises
+    ------
+    InputError
+        Where a candidate names a file outside the data folder, or one that a bundle has itself.
+    """
+    found = {}
+    for candidate in data.test_gallery.candidates:
+        file = picture_file(candidate, data.folder)
+        if file and file.is_relative_to(data.folder.resolve()):
+            name = Path(candidate.picture)
+            if name.suffix in (".json", ".safetensors") or name.parts[0] in _OWN:
+                raise InputError(
+                    f"The picture of {candidate.id!r} is {str(name)!r}, a name that bundles use "
+                    "themselves; keep the pictures in a folder such as pictures/."
+                )
+            found[candidate.picture] = file
+    return found
 
 
 def assemble(data: DataSet, runs: list[dict], trained_on: str, work: Path, out: Path) -> None:
@@ -43,12 +69,9 @@ def assemble(data: DataSet, runs: list[dict], trained_on: str, work: Path, out: 
         if (data.folder / "test_centres.json").exists():
             for ending in (".json", ".safetensors"):
                 shutil.copyfile(data.folder / f"test_centres{ending}", folder / f"centres{ending}")
-        for candidate in data.test_gallery.candidates:
-            picture = picture_file(candidate, data.folder)
-            if picture and picture.is_relative_to(data.folder.resolve()):  # no graphic of a package
-                place = folder / candidate.picture
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(picture, place)
+        for name, picture in pictures_of(data).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(picture, folder / name)
         shutil.copyfile(data.folder / "montage.safetensors", folder / "montage.safetensors")
         for name in ("encoders", "trials", "truth"):
             (folder / name).mkdir()
@@ -78,6 +101,8 @@ def assemble(data: DataSet, runs: list[dict], trained_on: str, work: Path, out: 
             **{k: data.description[k] for k in ("name", "simulated", "source", "licences")},
             "subjects": subjects,
             "trained_on": trained_on,
+            # Of these, each subject's encoders were trained on all but the subject.
+            **({"pool": list(map(str, data.subjects))} if trained_on == OTHER_SUBJECTS else {}),
             "channels": first.channels,
             "sfreq": first.sfreq,
             "tmin": first.meta["tmin"],

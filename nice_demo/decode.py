@@ -115,7 +115,9 @@ class Decoder(ABC):
         """
         condition = self.gallery.index(picture)
         embedding, evoked = self._embedding(subject, encoder, condition, repetitions)
-        similarities = similarity(embedding[None], self.gallery.embeddings)
+        similarities = similarity(
+            embedding[None], self.gallery.embeddings, self.gallery.keeps_norms
+        )
         rank = ranks(similarities, np.array([condition]))[0]
         order = np.argsort(-similarities[0], kind="stable")
         return Decoding(

@@ -147,28 +147,44 @@ def fetch(
     )
 
 
-def missing_bytes(remote: Remote, path: Path | str) -> int:
-    """Return how many bytes `fetch` has yet to write; 0 where the size isn't published."""
+def missing_bytes(remote: Remote, path: Path | str, usual: int = 0) -> int:
+    """Return how many bytes `fetch` has yet to write; of `usual` where no size is published."""
     path = Path(path)
-    return 0 if path.exists() else max((remote.size or 0) - _size(_part(path)), 0)
+    size = usual if remote.size is None else remote.size
+    return 0 if path.exists() else max(size - _size(_part(path)), 0)
 
 
-def require_space(folder: Path | str, needed: int) -> None:
-    """Check that `needed` bytes fit on the disk of `folder`, which may not exist yet.
+def require_space(needed: dict[Path, int]) -> None:
+    """Check that there is room on the disk, or the disks, of some folders.
+
+    Parameters
+    ----------
+    needed : dict of Path to int
+        Folder, which may not exist yet → bytes that are going to be written there.
 
     Raises
     ------
     InputError
-        Where they don't, with both figures.
+        Where a disk has too little, with both figures.
     """
-    folder = Path(folder).absolute()
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise InputError(
-            f"{folder} needs {needed / 1e9:.2f} GB but its disk has {free / 1e9:.2f} GB free; "
-            "make room or choose a folder on another disk."
-        )
+    disks: dict[int, list[Path]] = {}
+    existing = {}
+    for folder in needed:
+        above = (folder.absolute(), *folder.absolute().parents)
+        existing[folder] = next(place for place in above if place.exists())
+        disks.setdefault(_disk(existing[folder]), []).append(folder)
+    for folders in disks.values():
+        total = sum(needed[folder] for folder in folders)
+        free = shutil.disk_usage(existing[folders[0]]).free
+        if free < total:
+            raise InputError(
+                f"{' and '.join(map(str, folders))} need {total / 1e9:.2f} GB but the disk has "
+                f"{free / 1e9:.2f} GB free; make room or choose a folder on another disk."
+            )
+
+
+def _disk(place: Path) -> int:
+    return place.stat().st_dev
 
 
 def osf_files(
@@ -224,10 +240,11 @@ def osf_files(
                     pages += [(href, folder / name, deeper - 1)] if deeper else []
                     continue
                 hashes = (attributes.get("extra") or {}).get("hashes") or {}
+                size = attributes.get("size")  # of other providers often null, or text
                 found[str(folder / name)] = Remote(
                     str(folder / name),
                     entry["links"]["download"],
-                    attributes.get("size"),
+                    None if size is None else int(size),
                     hashes.get("sha256"),
                     hashes.get("md5"),
                 )
@@ -237,7 +254,9 @@ def osf_files(
             raise InputError(
                 f"OSF's list of files couldn't be read: {error}; check the network and try again."
             ) from None
-        except (KeyError, TypeError, AttributeError):
+        except InputError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError):
             raise InputError(
                 f"{url} doesn't answer with a list of files as OSF does; try again later."
             ) from None
@@ -259,6 +278,9 @@ def hub_file(
     """
     from huggingface_hub import hf_hub_download
 
+    # A run that was killed leaves what nothing will go on from.
+    for left in (Path(folder) / ".cache/huggingface/download" / name).parent.glob("*.incomplete"):
+        left.unlink()
     with _hub_errors(f"{name} of {repo} at {revision}"):
         return Path(
             hf_hub_download(

@@ -95,18 +95,37 @@ class DataSet:
         InputError
             Where the subject isn't prepared, or the arrays don't fit or aren't finite.
         """
+        eeg = EEGSet.open(self._folder_of(subject))
+        self._check_fit(eeg, train=eeg.train, test=eeg.test)
+        return eeg
+
+    def training_set(self, subject: int) -> "TrainingSet":
+        """Open one subject's training trials alone; the test recording stays closed.
+
+        Raises
+        ------
+        InputError
+            As `subject` does.
+        """
+        eeg = TrainingSet.open(self._folder_of(subject))
+        self._check_fit(eeg, train=eeg.train)
+        return eeg
+
+    def _folder_of(self, subject: int) -> Path:
         if subject not in self.subjects:
             have = ", ".join(map(str, self.subjects)) or "none"
             raise InputError(
                 f"Subject {subject} isn't in {self.folder} (there: {have}); prepare it first."
             )
-        eeg = EEGSet.open(self.folder / f"sub-{subject:02d}")
-        for split, gallery in (("train", self.train_gallery), ("test", self.test_gallery)):
-            array = getattr(eeg, split)
-            if len(array) != len(gallery):
+        return self.folder / f"sub-{subject:02d}"
+
+    def _check_fit(self, eeg: "TrainingSet", **splits: np.ndarray) -> None:
+        galleries = {"train": self.train_gallery, "test": self.test_gallery}
+        for split, array in splits.items():
+            if len(array) != len(galleries[split]):
                 raise InputError(
                     f"{eeg.folder} has {len(array)} {split} conditions, the gallery "
-                    f"{len(gallery)}; prepare the subject anew."
+                    f"{len(galleries[split])}; prepare the subject anew."
                 )
         if eeg.channels != self.montage.names:
             raise InputError(
@@ -119,25 +138,23 @@ class DataSet:
                 f"{eeg.folder / META} names the sampling rate {eeg.sfreq} Hz, the data set "
                 f"{rate} Hz; prepare the subject anew."
             )
-        return eeg
 
 
 @dataclass(frozen=True)
-class EEGSet:
-    """One subject's EEG, memory-mapped.
+class TrainingSet:
+    """One subject's training trials, memory-mapped.
 
     Attributes
     ----------
     folder : Path
     meta : dict
-    train, test : array of shape (n_conditions, n_repetitions, n_channels, n_times)
-        float16 or float32; whitened, or in V (``meta["unit"]``).
+    train : array of shape (n_conditions, n_repetitions, n_channels, n_times)
+        float16 or float32; whitened, or in µV (``meta["unit"]``).
     """
 
     folder: Path
     meta: dict
     train: np.ndarray
-    test: np.ndarray
 
     @property
     def channels(self) -> list[str]:
@@ -148,6 +165,33 @@ class EEGSet:
     def sfreq(self) -> float:
         """Sampling rate, Hz."""
         return self.meta["sfreq"]
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "TrainingSet":
+        """Open the training trials in a subject's folder, and no other file of trials.
+
+        Raises
+        ------
+        InputError
+            Where a file is missing or damaged, has another number of channels than it names, no
+            trials, or NaN.
+        """
+        folder = Path(folder)
+        meta = _read_meta(folder / META)
+        return cls(folder, meta, _open_split(folder, "train", meta))
+
+
+@dataclass(frozen=True)
+class EEGSet(TrainingSet):
+    """One subject's EEG: the training trials and the test trials.
+
+    Attributes
+    ----------
+    test : array of shape (n_conditions, n_repetitions, n_channels, n_times)
+        As `TrainingSet.train`, of the test pictures.
+    """
+
+    test: np.ndarray
 
     @property
     def test_repetitions(self) -> list[int]:
@@ -186,21 +230,11 @@ class EEGSet:
         Raises
         ------
         InputError
-            Where a file is missing or damaged, has another number of channels than it names, no
-            trials, or NaN.
+            As `TrainingSet.open`, for either split; also where the two don't fit each other.
         """
         folder = Path(folder)
-        meta = read_json(folder / META)
-        if missing := sorted(
-            {"channels", "sfreq", "tmin", "unit", "test_repetitions"} - meta.keys()
-        ):
-            raise InputError(f"{folder / META} lacks {', '.join(missing)}; prepare anew.")
-        eeg = cls(
-            folder, meta, *(memory_map(folder / f"{s}.safetensors") for s in ("train", "test"))
-        )
-        _check_meta(meta, folder / META)
-        for split in ("train", "test"):
-            _check(getattr(eeg, split), folder / f"{split}.safetensors", meta)
+        meta = _read_meta(folder / META)
+        eeg = cls(folder, meta, *(_open_split(folder, split, meta) for split in ("train", "test")))
         if eeg.train.shape[3] != eeg.test.shape[3]:
             raise InputError(
                 f"{folder} has {eeg.train.shape[3]} samples a training trial and "
@@ -222,7 +256,7 @@ class EEGSet:
         folder : Path
         train, test : array of shape (n_conditions, n_repetitions, n_channels, n_times)
         meta : dict
-            ``subject``, ``channels``, ``sfreq`` (Hz), ``tmin`` (s), ``unit`` ("whitened" or "V"),
+            ``subject``, ``channels``, ``sfreq`` (Hz), ``tmin`` (s), ``unit`` ("whitened", "µV"),
             ``test_repetitions`` (list, or None where `test` holds single trials).
         """
         for name, array in (("train", train), ("test", test)):
@@ -231,7 +265,10 @@ class EEGSet:
         write_json(folder / META, meta)
 
 
-def _check_meta(meta: dict, path: Path) -> None:
+def _read_meta(path: Path) -> dict:
+    meta = read_json(path)
+    if missing := sorted({"channels", "sfreq", "tmin", "unit", "test_repetitions"} - meta.keys()):
+        raise InputError(f"{path} lacks {', '.join(missing)}; prepare anew.")
     channels, averages, sfreq = meta["channels"], meta["test_repetitions"], meta["sfreq"]
     if not (isinstance(channels, list) and all(isinstance(name, str) for name in channels)):
         raise InputError(f"{path} has no list of channel names; prepare anew.")
@@ -245,9 +282,12 @@ def _check_meta(meta: dict, path: Path) -> None:
             f"{path} names the test repetitions {averages!r}, not whole numbers that ascend; "
             "prepare anew."
         )
+    return meta
 
 
-def _check(array: np.ndarray, path: Path, meta: dict) -> None:
+def _open_split(folder: Path, split: str, meta: dict) -> np.ndarray:
+    path = folder / f"{split}.safetensors"
+    array = memory_map(path)
     if array.ndim != 4 or 0 in array.shape:
         raise InputError(
             f"{path} holds EEG of shape {array.shape}, not (conditions, repetitions, channels, "
@@ -265,6 +305,7 @@ def _check(array: np.ndarray, path: Path, meta: dict) -> None:
                 f"{path} holds NaN or infinity in condition {start + int(bad.argmax())}; "
                 "remove that trial or prepare the subject anew."
             )
+    return array
 
 
 def memory_map(path: Path, name: str = "eeg") -> np.ndarray:

@@ -1,6 +1,6 @@
 """Pictures → embeddings by an image model of the Hugging Face Hub (CLIP and models like it).
 
-python -m nice_demo.embed --data data/things-eeg2 --images data/things-eeg2/images
+python -m nice_demo.embed --data data/things-eeg2 --images data/things-eeg2/downloads
 python -m nice_demo.embed --data data/things-eeg2 --verify clip_vitl14_test.npy
 
 The first makes the galleries of a prepared data folder anew, with another image model too; a run

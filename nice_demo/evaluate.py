@@ -34,10 +34,7 @@ from nice_demo.retrieval import (
 )
 from nice_demo.sources.latents import open_latents
 
-CANDIDATES = {
-    "stimulus": "candidates are the embeddings of the very pictures shown",
-    "concept centre": "candidates are means over other pictures of each concept",
-}
+LEAST_SEEDS = 3  # for a mean over seeds that is worth printing
 OTHER_SEEDS = "Seeds that don't ship: as measured when trained, from the manifest's runs."
 
 
@@ -306,7 +303,7 @@ def table(figures: Metrics | MetricsOverSubjects, p: dict[str, float] | None = N
     return "\n".join(
         [
             f"{figures.ways}-way retrieval, {figures.protocol} protocol: "
-            f"{CANDIDATES[figures.protocol]}",
+            f"{PROTOCOLS[figures.protocol]}",
             f"{trials}, repetitions averaged: {repetitions}",
             "",
             *lines,
@@ -393,9 +390,9 @@ def _seeds_table(spreads: list[OverSeeds]) -> list[str]:
 
 
 def spread_over_seeds(one: OverSeeds) -> str:
-    """Return top-1 and top-5 as mean ± SD over seeds, or that there was one seed."""
-    if len(one.top1) == 1:
-        return "one seed"
+    """Return top-1 and top-5 as mean ± SD over seeds, or that there were too few for that."""
+    if len(one.top1) < LEAST_SEEDS:
+        return "one seed" if len(one.top1) == 1 else f"needs {LEAST_SEEDS} seeds"
     spreads = [one.spread(by_seed) for by_seed in (one.top1, one.top5)]
     return " / ".join(f"{100 * mean:.1f} ± {100 * sd:.1f}" for mean, sd in spreads)
 
@@ -416,7 +413,7 @@ def bundle_table(bundle: Bundle, measured: dict[str, dict[str, list[Metrics]]]) 
     for protocol in dict.fromkeys(found.protocol for found in columns):
         lines += [
             "",
-            f"{columns[0].ways}-way retrieval in %, {protocol} protocol: {CANDIDATES[protocol]}.",
+            f"{columns[0].ways}-way retrieval in %, {protocol} protocol: {PROTOCOLS[protocol]}.",
             f"{columns[0].trials} trials a subject. Intervals: Wilson 95 % over trials; for means, "
             "t over subjects.",
             "",
@@ -527,7 +524,7 @@ def main(argv: list[str] | None = None) -> int:
         if other:
             both = len(bundle.galleries) > 1
             places = "; ".join(
-                f"subject {subject}, {encoder}, {found.repetitions} repetitions"
+                f"subject {subject}, {encoder}, {_repetitions(found.repetitions)}"
                 + f", {found.protocol}" * both
                 for subject, encoder, found in other
             )

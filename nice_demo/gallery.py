@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from nice_demo.errors import InputError
 from nice_demo.files import complete_file, read_json, write_json
+from nice_demo.retrieval import PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Candidate:
     category: str = ""
     picture: str | None = None
     licence: str = ""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not (isinstance(value, str) or (name == "picture" and value is None)):
+                raise TypeError(f"{name} is {value!r}, not text")
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,11 @@ class Gallery:
         if not np.isfinite(self.embeddings).all():
             raise InputError(
                 "The gallery's embeddings hold NaN or infinity; embed the pictures anew."
+            )
+        if self.protocol not in PROTOCOLS:
+            raise InputError(
+                f"The gallery has the protocol {self.protocol!r}; "
+                f"choose {' or '.join(map(repr, PROTOCOLS))}."
             )
         ids = [candidate.id for candidate in self.candidates]
         if len(set(ids)) < len(ids):
@@ -133,8 +144,11 @@ class Gallery:
             ) from None
         try:
             candidates = [Candidate(**entry) for entry in description["candidates"]]
-            return cls(candidates, embeddings, description["image_model"], description["protocol"])
-        except (KeyError, TypeError) as error:
+            image_model = dict(description["image_model"])
+            return cls(candidates, embeddings, image_model, description["protocol"])
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{stem.with_suffix('.json')} isn't a gallery ({error}); make it anew."
             ) from None

@@ -32,13 +32,12 @@ from nice_demo.bundle import MANIFEST, Bundle
 from nice_demo.errors import InputError, one_line
 from nice_demo.files import complete_file, complete_folder, read_json, write_json
 from nice_demo.pictures import may_be_published
-from nice_demo.retrieval import Metrics, Proportion
+from nice_demo.retrieval import PROTOCOLS, Metrics, Proportion
 
 PREFIX = "hf:"
 CACHE = Path(constants.HF_HOME) / "nice_demo"  # bundles that the page opened; a folder a commit
 PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 KINDS = {".safetensors", ".json"} | PICTURES
-_PATTERNS = sorted(f"*{suffix}" for suffix in KINDS)
 _ONLY_THERE = {"README.md", ".gitattributes"}  # belong to the repository, not to the bundle
 _PATIENCE = 10  # s, for the Hub's first answer
 
@@ -134,12 +133,15 @@ def check_publishable(bundle: Bundle) -> None:
         whose licence forbids it, or that no candidate of the gallery names.
     """
     _check_names(set(bundle.manifest["files"]), str(bundle.folder))
-    licences = {entry.picture: entry.licence for entry in bundle.gallery.candidates}
+    licences: dict[str | None, set[str]] = {}  # of each picture, all that candidates say
+    for entry in bundle.gallery.candidates:
+        licences.setdefault(entry.picture, set()).add(entry.licence)
     for name in bundle.manifest["files"]:
         path = bundle.file(name)
         suffix = path.suffix.lower()
-        if suffix in PICTURES and not may_be_published(licences.get(name, "")):
-            licence = licences.get(name) or "not known"
+        said = licences.get(name, {""})
+        if suffix in PICTURES and not all(map(may_be_published, said)):
+            licence = ", ".join(sorted(said)) or "not known"
             raise InputError(
                 f"The picture {name} of {bundle.folder} may not be published (licence: {licence}); "
                 "leave it out, or take a CC0 picture of the same concept."
@@ -152,7 +154,8 @@ def check_publishable(bundle: Bundle) -> None:
             else:
                 with Image.open(path) as picture:
                     picture.verify()
-        except (InputError, SafetensorError, OSError, SyntaxError, ValueError) as error:
+        except (InputError, SafetensorError, OSError, SyntaxError, ValueError,
+                Image.DecompressionBombError) as error:  # fmt: skip
             raise InputError(
                 f"{path} isn't what its name says ({one_line(error)}); make the bundle anew."
             ) from None
@@ -181,8 +184,8 @@ def _tables(bundle: Bundle) -> Iterator[str]:
             continue
         first = rows[0][2]
         yield (
-            f"Protocol *{protocol}*: {first.trials} trials, each the average of {most} "
-            f"repetitions, among {first.ways} candidates. Chance: "
+            f"Protocol *{protocol}* ({PROTOCOLS[protocol]}): {first.trials} trials, "
+            f"each the average of {most} repetitions, among {first.ways} candidates. Chance: "
             f"{100 * first.top1.chance:.2g} % first, {100 * first.top5.chance:.2g} % among the "
             "first five. In brackets: Wilson 95 % intervals.\n"
         )
@@ -290,7 +293,6 @@ def push(folder: Path | str, repo: str, private: bool = False, revision: str | N
                 folder_path=stage,
                 revision=branch,
                 commit_message=f"{bundle.name}, made by nice_demo {__version__}",
-                allow_patterns=[*_PATTERNS, "README.md"],
                 delete_patterns="*",  # of an earlier bundle nothing may stay
             ).oid
 
@@ -326,7 +328,7 @@ def pull(repo: str, revision: str, to: Path | str) -> str:
         if MANIFEST not in names:
             raise InputError(f"{name} has no {MANIFEST}, so it isn't a bundle; check the name.")
         _check_names(names, name)
-        snapshot = hub.snapshot_download(repo, revision=there.sha, allow_patterns=_PATTERNS)
+        snapshot = hub.snapshot_download(repo, revision=there.sha)
     try:
         with complete_folder(to) as part:
             # The Hub's cache is made of links, which a bundle may not have: copytree follows them.

@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from nice_demo.errors import InputError, command
+from nice_demo.errors import InputError, command, one_line
 
 
 def numbers(text: str) -> list[int]:
@@ -77,8 +77,15 @@ def _parser() -> argparse.ArgumentParser:
         help="raw: the data set's own recordings; nice, hf: preprocessed as the paper does it, "
         "float64 or float16; osf17: 17 channels at 100 Hz, the smallest download",
     )
-    things.add_argument("--downloads", type=Path, help="folder (default: in the data folder)")
-    things.add_argument("--keep-downloads", action="store_true", help="also when converted")
+    things.add_argument(
+        "--downloads",
+        type=Path,
+        help="folder (default: downloads in the data folder); what is there is used and kept: the "
+        "pictures' files, and a subject's in its folder raw, nice, hf or osf17",
+    )
+    things.add_argument(
+        "--keep-downloads", action="store_true", help="also what is downloaded now and converted"
+    )
     things.add_argument("--accept-licence", action="store_true", help="of the data: don't ask")
     things.add_argument(
         "--whiten",
@@ -92,8 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a CLIP-like model of the Hub, or its folder",
     )
     things.add_argument("--device", default="auto", help="of the image model: auto, cpu, cuda")
-    things.add_argument("--things", type=Path, help="all THINGS pictures, for concept centres")
-    things.add_argument("--centres-file", type=Path, help="concept centres made elsewhere, .npy")
+    others = things.add_mutually_exclusive_group()
+    others.add_argument("--things", type=Path, help="all THINGS pictures, for concept centres")
+    others.add_argument("--centres-file", type=Path, help="concept centres made elsewhere, .npy")
     things.add_argument(
         "--centres",
         choices=["renormalised", "published", "none"],
@@ -107,6 +115,18 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run ``python -m nice_demo.prepare``."""
     options = _parser().parse_args(argv)
+    try:
+        _prepare(options)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or options.to} can't be read or written "
+            f"({error.strerror or one_line(error)}); mend that, and the same command goes on."
+        ) from None
+    print(f"{options.to} is ready: python -m nice_demo.train --data {options.to}")
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> None:
     if options.source == "phantom":
         prepare_phantom(
             options.to, options.subjects, options.image_model, options.revision, options.jobs
@@ -127,8 +147,6 @@ def main(argv: list[str] | None = None) -> int:
             centres_file=options.centres_file,
             centres=options.centres,
         )
-    print(f"{options.to} is ready: python -m nice_demo.train --data {options.to}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from nice_demo.bundle import MANIFEST, OTHER_SUBJECTS, Bundle
 from nice_demo.errors import InputError, command
-from nice_demo.evaluate import CANDIDATES, OTHER_SEEDS, OverSeeds, of_protocol, over_seeds
+from nice_demo.evaluate import OTHER_SEEDS, OverSeeds, of_protocol, over_seeds
 from nice_demo.evaluate import spread_over_seeds as spread
 from nice_demo.files import complete_file, sha256
-from nice_demo.retrieval import Metrics, Proportion, SubjectMean, mean_over_subjects
+from nice_demo.retrieval import PROTOCOLS, Metrics, Proportion, SubjectMean, mean_over_subjects
 
 # Top-1 and top-5, 200-way, in %, by subject: NICE within subject, as listed in Table 1 of UBP (Wu
 # et al., CVPR 2025, arXiv 2503.04207).
@@ -119,9 +119,10 @@ def _comparison(bundle: Bundle) -> str:
     if "concept centre" not in [gallery.protocol for gallery in bundle.galleries]:
         one, five = _published(bundle)["mean"]
         return (
-            f"Published figures ({one} % / {five} % on average, {bundle.trained_on}) are under the "
-            "concept centre protocol and not comparable with the stimulus protocol; this bundle "
-            "has no concept centres."
+            f"Published figures (top-1 {one} %, top-5 {five} % on average, trained on "
+            f"{bundle.trained_on}; 200-way, chance 0.5 % and 2.5 %) are under the concept centre "
+            "protocol and not comparable with the stimulus protocol; this bundle has no concept "
+            "centres."
         )
     told = PUBLISHED_ON
     if bundle.trained_on == OTHER_SUBJECTS:
@@ -148,7 +149,7 @@ def _protocol(bundle: Bundle, measured: Measured, protocol: str) -> Iterator[str
     yield ""
     yield (
         f"{columns[0].ways}-way, {columns[0].trials} trials a subject, in %; "
-        f"{CANDIDATES[protocol]}, {_compared(bundle, protocol)}."
+        f"{PROTOCOLS[protocol]}, {_compared(bundle, protocol)}."
     )
     for place, one in enumerate(columns):
         published = {}
@@ -220,6 +221,8 @@ def _configuration(bundle: Bundle, seeds: list[int]) -> Iterator[tuple[str, obje
     yield "data", manifest["source"]
     yield "subjects", ", ".join(bundle.subjects)
     yield "encoders trained on", bundle.trained_on
+    if "pool" in manifest:
+        yield "the other subjects are those of", ", ".join(map(str, manifest["pool"]))
     yield "channels", f"{len(manifest['channels'])}: {' '.join(map(str, manifest['channels']))}"
     yield "sampling rate", f"{manifest['sfreq']:g} Hz"
     yield "first sample", f"{manifest.get('tmin', '–')} s"
@@ -251,7 +254,11 @@ def _configuration(bundle: Bundle, seeds: list[int]) -> Iterator[tuple[str, obje
         yield name, version
     if "versions" not in manifest:
         yield "Python and packages", "not recorded"
-    yield f"SHA-256 of {MANIFEST}", sha256(bundle.folder / MANIFEST)
+    if origin := manifest.get("hub"):  # written into the manifest when it was pulled
+        yield "pulled from the Hub", f"{origin['repo']}@{origin['commit']}"
+        yield f"SHA-256 of {MANIFEST}, with that noted in it", sha256(bundle.folder / MANIFEST)
+    else:
+        yield f"SHA-256 of {MANIFEST}", sha256(bundle.folder / MANIFEST)
 
 
 def _entries(mapping: object) -> list[tuple[str, object]]:

@@ -20,7 +20,10 @@ from scipy import stats
 
 from nice_demo.errors import InputError
 
-PROTOCOLS = ("stimulus", "concept centre")
+PROTOCOLS = {
+    "stimulus": "candidates are the embeddings of the very pictures shown",
+    "concept centre": "candidates are means over other pictures of each concept",
+}
 N_WAYS = (2, 4, 10, 50, 100, 200)
 
 # What a permutation test can ask of the ranks; larger is better for each.
@@ -418,6 +421,8 @@ class Metrics:
             Where an entry is missing or of the wrong kind.
         """
         try:
+            if content["protocol"] not in PROTOCOLS:
+                raise ValueError(f"protocol {content['protocol']!r}")
             tops = {name: _proportion_from_json(content[name]) for name in ("top1", "top3", "top5")}
             estimates = {
                 name: _estimate_from_json(content[name])

@@ -32,7 +32,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from nice_demo.assemble import assemble
+from nice_demo.assemble import assemble, pictures_of
 from nice_demo.bundle import MANIFEST, OTHER_SUBJECTS, SAME_SUBJECT, open_centres
 from nice_demo.checkpoint import Course
 from nice_demo.contrastive import ContrastiveLoss
@@ -40,9 +40,9 @@ from nice_demo.eegset import DataSet, EEGSet
 from nice_demo.encoders import ENCODERS, build, embed, halved, save_encoder
 from nice_demo.encoders.ridge import RidgeFit
 from nice_demo.errors import InputError, command
-from nice_demo.files import complete_file
+from nice_demo.files import complete_file, read_json, sha256, write_json
 from nice_demo.prepare import numbers, prepare_phantom
-from nice_demo.retrieval import metrics, ranks, similarity
+from nice_demo.retrieval import PROTOCOLS, metrics, ranks, similarity
 from nice_demo.training_data import Trained, TrainingData, check_pool, fingerprint, other_subjects
 
 
@@ -137,7 +137,7 @@ def train_encoder(
 
     Parameters
     ----------
-    eeg : EEGSet or sequence of TrainingSet
+    eeg : TrainingSet or sequence of TrainingSet
         One subject, or several whose training trials are pooled.
     pictures : array of shape (n_conditions, dim)
         Embeddings of the training pictures.
@@ -190,6 +190,8 @@ def train_encoder(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if not math.isfinite(loss.item()):
+                raise InputError(f"Training diverged in epoch {epoch + 1}; give a lower --lr.")
             total += loss.item() * len(rows)
         validation, top1 = _validate(encoder, loss_of, data, validation_rows, pictures)
         course.add(total / len(train_rows), validation, top1)
@@ -272,7 +274,7 @@ def _run(
     trained = other_subjects(data, subject) if trained_on == OTHER_SUBJECTS else eeg
     data_hash = fingerprint(trained)
     if place.with_suffix(".json").exists():  # an earlier, interrupted training came that far
-        done = json.loads(place.with_suffix(".json").read_text())
+        done = read_json(place.with_suffix(".json"))
         if (done["settings"], done["data"]) != (
             json.loads(json.dumps(asdict(settings))),
             data_hash,
@@ -305,6 +307,24 @@ def _run(
     save_encoder(run.selected, place.with_suffix(".safetensors"))
     with complete_file(place.with_suffix(".json")) as part:
         part.write_text(json.dumps(result))
+
+
+def _check_data(data: DataSet, work: Path) -> None:
+    """Check that an interrupted training had the same pictures; note those of a new one.
+
+    What a run has of its own, settings and EEG, it is told apart by itself.
+    """
+    names = ["train_gallery.json", "train_gallery.safetensors", "test_gallery.safetensors"]
+    if (data.folder / "test_centres.json").exists():
+        names.append("test_centres.safetensors")
+    now = {name: sha256(data.folder / name) for name in names}
+    note = work / "pictures.json"
+    if note.exists() and read_json(note) != now:
+        raise InputError(
+            f"The pictures or their embeddings in {data.folder} have changed since the training in "
+            f"{work} was interrupted; prepare them as they were, or give --restart to discard it."
+        )
+    write_json(note, now)
 
 
 def _test(encoder: nn.Module, eeg: EEGSet, data: DataSet) -> list[dict]:
@@ -391,18 +411,28 @@ def main(argv: list[str] | None = None) -> int:
         wanted = None if options.leave_one_subject_out else options.subjects
         prepare_phantom(folder, wanted or list(range(1, 11)))
     data = DataSet.open(folder)
-    subjects = options.subjects or data.subjects
+    subjects = sorted(options.subjects or data.subjects)
     if not subjects:
         raise InputError(f"No subject is prepared in {folder}; prepare one first.")
     # Whatever is wrong with the data is said before training. No subject stays open: its pages
     # would count twice.
-    averages = {tuple(data.subject(subject).test_repetitions) for subject in subjects}
+    averages = set()
+    for subject in subjects:
+        eeg = data.subject(subject)
+        averages.add(tuple(eeg.test_repetitions))
+        if eeg.meta["unit"] == "V":
+            raise InputError(
+                f"The EEG of subject {subject} in {folder} is in V, too small for training in half "
+                "precision; prepare it whitened or in µV."
+            )
+        del eeg
     if len(averages) > 1:
         raise InputError(
             f"The subjects in {folder} have different numbers of test repetitions; "
             "train those with the same number together."
         )
     open_centres(data.folder / "test_centres", data.test_gallery)
+    pictures_of(data)
     trained_on, name = SAME_SUBJECT, data.description["name"]
     if options.leave_one_subject_out:
         check_pool(data)
@@ -420,6 +450,7 @@ def main(argv: list[str] | None = None) -> int:
             "or --restart to discard it."
         )
     work.mkdir(parents=True, exist_ok=True)
+    _check_data(data, work)
     ridge = replace(settings, encoder="ridge")
     tasks = [(subject, settings, seed) for seed in options.seeds for subject in subjects]
     tasks += [(subject, ridge, options.seeds[0]) for subject in subjects]
@@ -445,23 +476,33 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _summary(runs: list[dict], trained_on: str, out: Path) -> str:
-    several = len({found["protocol"] for found in runs[0]["selected"]}) > 1
-    lines = [
-        f"{out}: trained on {trained_on}",
-        "test accuracy, top-1 / top-5 (selected epoch; final epoch)",
-    ]
-    for run in runs:
-        for selected, final in zip(run["selected"], run["final"], strict=True):
-            best, last = (
-                f"{found['top1']['value']:.1%} / {found['top5']['value']:.1%}"
-                for found in (selected, final)
-            )
-            protocol = f"  {selected['protocol']}" if several else ""
-            lines.append(
-                f"  subject {run['subject']:>2}  {run['encoder']:<8} seed {run['seed']}  "
-                f"{selected['repetitions']:>2} repetitions  {best}; {last}{protocol}"
-            )
-    lines.append(f"  {runs[0]['selected'][0]['ways']}-way, chance as 1 in that many")
+    def accuracies(found: dict) -> str:
+        return " / ".join(
+            f"{100 * top['value']:.1f} ({100 * top['low']:.1f} to {100 * top['high']:.1f})"
+            for top in (found["top1"], found["top5"])
+        )
+
+    lines = [f"{out}: trained on {trained_on}"]
+    for protocol in dict.fromkeys(found["protocol"] for found in runs[0]["selected"]):
+        measured = [
+            (run, selected, final)
+            for run in runs
+            for selected, final in zip(run["selected"], run["final"], strict=True)
+            if selected["protocol"] == protocol
+        ]
+        first = measured[0][1]
+        lines += [
+            f"{first['ways']}-way retrieval, {protocol} protocol: {PROTOCOLS[protocol]}",
+            "top-1 / top-5 in % of the test pictures, Wilson 95 % intervals: of the selected epoch "
+            "(it ships); of the final one",
+        ]
+        lines += [
+            f"  subject {run['subject']:>2}  {run['encoder']:<8} seed {run['seed']}  "
+            f"repetitions {selected['repetitions']:>2}  {accuracies(selected)}; {accuracies(final)}"
+            for run, selected, final in measured
+        ]
+        chance = (100 * first[top]["chance"] for top in ("top1", "top5"))
+        lines.append("  chance " + " / ".join(f"{share:.1f}" for share in chance))
     return "\n".join(lines)
 
 

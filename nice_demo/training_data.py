@@ -9,61 +9,16 @@ among the training pictures, and those are the same for all subjects.
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nice_demo.eegset import META, DataSet, EEGSet, _check, _check_meta, memory_map
+from nice_demo.eegset import DataSet, TrainingSet
 from nice_demo.errors import InputError
-from nice_demo.files import read_json, sha256
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """One subject's training trials alone, memory-mapped: what training reads of an `EEGSet`.
-
-    Attributes
-    ----------
-    folder : Path
-    channels : list of str
-    train : array of shape (n_conditions, n_repetitions, n_channels, n_times)
-    """
-
-    folder: Path
-    channels: list[str]
-    train: np.ndarray
-
-    @classmethod
-    def open(cls, data: DataSet, subject: int) -> "TrainingSet":
-        """Open a subject's training trials; the test recording isn't touched.
-
-        Raises
-        ------
-        InputError
-            Where they are missing or damaged, aren't finite, or don't fit the data set.
-        """
-        folder = data.folder / f"sub-{subject:02d}"
-        meta = read_json(folder / META)
-        if missing := sorted({"channels", "sfreq", "test_repetitions"} - meta.keys()):
-            raise InputError(f"{folder / META} lacks {', '.join(missing)}; prepare anew.")
-        _check_meta(meta, folder / META)
-        found = cls(folder, meta["channels"], memory_map(folder / "train.safetensors"))
-        _check(found.train, folder / "train.safetensors", meta)
-        if len(found.train) != len(data.train_gallery):
-            raise InputError(
-                f"{folder} has {len(found.train)} train conditions, the gallery "
-                f"{len(data.train_gallery)}; prepare the subject anew."
-            )
-        rate = data.description["preparation"].get("sfreq", meta["sfreq"])
-        if found.channels != data.montage.names or meta["sfreq"] != rate:
-            raise InputError(
-                f"{folder / META} names other channels or another sampling rate than the data "
-                "set; prepare the subject anew."
-            )
-        return found
+from nice_demo.files import sha256
 
 
 def check_pool(data: DataSet) -> None:
@@ -89,7 +44,7 @@ def check_pool(data: DataSet) -> None:
             f"{len(leaked)} of the test concepts in {data.folder} (such as {leaked[0]!r}) are "
             "among the training pictures, which the other subjects saw; prepare the data without."
         )
-    shapes = {s: TrainingSet.open(data, s).train.shape[2:] for s in data.subjects}
+    shapes = {s: data.training_set(s).train.shape[2:] for s in data.subjects}
     first = data.subjects[0]
     for subject, shape in shapes.items():
         if shape != shapes[first]:
@@ -101,17 +56,24 @@ def check_pool(data: DataSet) -> None:
 
 def other_subjects(data: DataSet, subject: int) -> list[TrainingSet]:
     """Open the training trials of all subjects of a data folder but one."""
-    return [TrainingSet.open(data, other) for other in data.subjects if other != subject]
+    return [data.training_set(other) for other in data.subjects if other != subject]
 
 
-Trained = EEGSet | Sequence[TrainingSet]  # on one subject, or on a pool
+Trained = TrainingSet | Sequence[TrainingSet]  # on one subject (an `EEGSet` too), or on a pool
 
 
 def fingerprint(eeg: Trained) -> str | list[str]:
     """Return the SHA-256 of the file that is trained on; of a pool, all of them in order."""
     if isinstance(eeg, Sequence):
-        return [sha256(one.folder / "train.safetensors") for one in eeg]
-    return sha256(eeg.folder / "train.safetensors")
+        return [fingerprint(one) for one in eeg]
+    path = eeg.folder / "train.safetensors"
+    status = path.stat()
+    return _sha256(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@cache  # a pool has gigabytes, and most of its files train for every subject
+def _sha256(path: Path, size: int, changed: int) -> str:
+    return sha256(path)
 
 
 class TrainingData:
@@ -119,7 +81,7 @@ class TrainingData:
 
     Parameters
     ----------
-    eeg : EEGSet or sequence of TrainingSet
+    eeg : TrainingSet or sequence of TrainingSet
         Of one subject, or of several: then the rows of one follow those of the other.
     single_trials : bool
         A row is a trial of a condition; else it is the mean over a condition's trials.
@@ -151,8 +113,10 @@ class TrainingData:
         self.starts = np.cumsum([0, *map(len, conditions)])
         self.resident = None
         if device.type == "cuda":
-            chunks = np.array_split(np.arange(len(self)), math.ceil(len(self) / 1000))
-            self.resident = torch.cat([self._read(c).half().to(device) for c in chunks])
+            size = len(self), self.channels, self.times
+            self.resident = torch.empty(size, dtype=torch.float16, device=device)
+            for rows in np.array_split(np.arange(len(self)), math.ceil(len(self) / 1000)):
+                self.resident[rows[0] : rows[-1] + 1] = self._read(rows).half()
 
     def __len__(self) -> int:
         return len(self.conditions)

@@ -4,7 +4,6 @@ Every call is checked against the real client's signature, and snapshots are mad
 another folder, as in the real client's cache.
 """
 
-import fnmatch
 import hashlib
 import inspect
 import os
@@ -75,28 +74,26 @@ class FakeHub:
             private=self.private[repo_id],
         )
 
-    def _upload_folder(
-        self, repo_id, folder_path, revision, commit_message, allow_patterns, delete_patterns
-    ):
+    def _upload_folder(self, repo_id, folder_path, revision, commit_message, delete_patterns):
         assert delete_patterns == "*"
         sha = hashlib.sha1(os.urandom(8)).hexdigest()
-        self._copy(folder_path, self.folder / repo_id / sha, allow_patterns, shutil.copyfile)
+        self._copy(folder_path, self.folder / repo_id / sha, shutil.copyfile)
         attributes = self.commit(repo_id, revision) / ".gitattributes"
         shutil.copy(attributes, self.folder / repo_id / sha)
         self.branches[repo_id][revision] = sha
         return SimpleNamespace(oid=sha)
 
-    def _snapshot_download(self, repo_id, revision, allow_patterns):
+    def _snapshot_download(self, repo_id, revision):
         there = self.commit(repo_id, revision)
         snapshot = self.folder / "cache" / repo_id / there.name
         shutil.rmtree(snapshot, ignore_errors=True)
-        self._copy(there, snapshot, allow_patterns, os.symlink)
+        self._copy(there, snapshot, os.symlink)
         return str(snapshot)
 
     @staticmethod
-    def _copy(source, target, patterns, copy):
+    def _copy(source, target, copy):
         for path in Path(source).rglob("*"):
             name = path.relative_to(source)
-            if path.is_file() and any(fnmatch.fnmatch(str(name), p) for p in patterns):
+            if path.is_file():
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
                 copy(path, target / name)

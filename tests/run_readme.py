@@ -4,9 +4,10 @@
 
 FOLDER is a fresh clone, and the current folder's Python makes its virtual environment. A command
 that serves a page is stopped once the page is up. The files that the README calls `latents.npy`
-and so on are copied from the real data in ../shared/data. Commands that need THINGS-EEG2 or the Hub
-are left to `test_rehearsal.py`, which runs them over small fakes. Takes more than an hour, most of it the
-training of ten subjects; `--skip nice_demo.train` leaves out commands that contain a text.
+and so on are copied from the real data in ../shared/data. Commands that need THINGS-EEG2 or the
+Hub are left to `test_rehearsal.py`, which runs them over small fakes. Takes half an hour or more,
+most of it the training of ten subjects; `--skip nice_demo.train` leaves out commands that contain
+a text.
 """
 
 import argparse

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from fake_server import COMMIT, HTML, FakeServer, Fault
+from fake_server import COMMIT, HTML, FakeServer, Fault, Handler
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 from hypothesis import given, settings
@@ -354,13 +354,15 @@ def property_server(tmp_path_factory):
 def test_space(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=3_200_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
-    download.require_space(tmp_path / "not" / "yet", 3_200_000_000)
-    refuses(
-        lambda: download.require_space(tmp_path / "not" / "yet", 10_340_000_000),
-        tmp_path / "not" / "yet",
-        "10.34 GB",
-        "3.20 GB",
-    )
+    place, other = tmp_path / "not" / "yet", tmp_path / "other"
+    download.require_space({place: 3_200_000_000})
+    refuses(lambda: download.require_space({place: 10_340_000_000}), place, "10.34 GB", "3.20 GB")
+    both = {place: 2_000_000_000, other: 3_000_000_000}
+    refuses(lambda: download.require_space(both), place, other, "5.00 GB", "3.20 GB")
+    other.mkdir()
+    monkeypatch.setattr(download, "_disk", lambda there: there.name)
+    download.require_space(both)  # each on a disk of its own
+    refuses(lambda: download.require_space({**both, other: 4_000_000_000}), other, "4.00 GB")
 
 
 @pytest.fixture
@@ -397,6 +399,22 @@ def test_osf_address_and_missing_hashes(server, node, monkeypatch):
     assert not [path for path, _ in server.requests if "deep" in path]
 
 
+@pytest.mark.parametrize(("listed", "size"), [(str(len(CONTENT)), len(CONTENT)), (None, None)])
+def test_osf_sizes_as_other_providers_have_them(server, node, target, monkeypatch, listed, size):
+    entry = Handler.entry
+
+    def changed(handler, path):
+        made = entry(handler, path)
+        made["attributes"]["size"] = listed
+        return made
+
+    monkeypatch.setattr(Handler, "entry", changed)
+    server.hashes = False
+    file = osf_files(node, "googledrive", f"{server.url}/v2")["sub-00.zip"]
+    assert file.size == size
+    assert download.missing_bytes(file, target, usual=123) == (size or 123)
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
@@ -427,7 +445,11 @@ def hub(server, monkeypatch):
 
 
 def test_hub(hub, tmp_path):
+    killed = tmp_path / "here/.cache/huggingface/download/folder/abc.123.incomplete"
+    killed.parent.mkdir(parents=True)
+    killed.touch()
     path = hub_file(hub, "folder/train.pt", tmp_path / "here", COMMIT)
+    assert not killed.exists()
     assert path == tmp_path / "here" / "folder" / "train.pt"
     assert path.read_bytes() == CONTENT
     assert hub_size(hub, "folder/train.pt") == len(CONTENT)

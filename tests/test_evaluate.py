@@ -157,7 +157,7 @@ def test_bundle_whose_manifest_says_something_else(stored_bundle, tmp_path, caps
     entry["metrics"]["top5"]["successes"] += 1
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert evaluate.main([str(folder)]) == 0
-    where = f"subject {entry['subject']}, {entry['encoder']}, 1 repetitions"
+    where = f"subject {entry['subject']}, {entry['encoder']}, 1 repetition"
     assert f"The manifest has other figures for: {where}." in capsys.readouterr().out
 
 

@@ -133,7 +133,8 @@ def test_model_card(fake, stored_bundle):
         "**simulated** EEG of phantom subjects",
         "source: random numbers (**simulated**)",
         "image model: random features, revision r1",
-        "Protocol *stimulus*: 6 trials, each the average of 4 repetitions, among 6 candidates",
+        "Protocol *stimulus* (candidates are the embeddings of the very pictures shown): 6 trials, "
+        "each the average of 4 repetitions, among 6 candidates",
         "Chance: 17 % first, 83 % among the first five",
         "Wilson 95 % intervals",
         f"| 2 | ridge | {top1} | {top5} |",
@@ -188,8 +189,23 @@ def test_pictures_go_up_and_come_down_if_their_licence_allows(fake, folder, tmp_
     assert all(map(shows_concept_only, gallery.candidates[:-1]))
 
 
+def test_a_picture_may_have_any_name(fake, folder, tmp_path):
+    with_pictures(folder, "CC0", "pictures/{} [1].JPG")
+    hub.push(folder, REPO)
+    hub.pull(REPO, "main", tmp_path / "back")
+    assert len(list((tmp_path / "back" / "pictures").glob("*.JPG"))) == 5
+
+
 def _forbidden(folder):
     with_pictures(folder, "THINGS: for research only")
+
+
+def _one_of_two_forbids(folder):
+    with_pictures(folder, "CC0", "pictures/same.jpg")
+    gallery = Gallery.open(folder / "gallery")
+    gallery.candidates[1] = replace(gallery.candidates[1], licence="THINGS: for research only")
+    gallery.save(folder / "gallery")
+    relist(folder)
 
 
 def _unnamed(folder):
@@ -221,6 +237,7 @@ def _tampered(folder):
     ("spoil", "words"),
     [
         (_forbidden, "may not be published (licence: THINGS: for research only)"),
+        (_one_of_two_forbids, "THINGS: for research only"),
         (_unnamed, "other.png"),
         (_no_picture, "isn't what its name says"),
         (_pickle, "weights.pkl, which is neither safetensors, JSON nor a picture"),

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from sentences import refuses
 from tiny import make_stored_data
 
-from nice_demo import evaluate, train
+from nice_demo import evaluate, report, train
 from nice_demo.bundle import OTHER_SUBJECTS, SAME_SUBJECT, Bundle, open_centres, write_manifest
 from nice_demo.contrastive import ContrastiveLoss
 from nice_demo.eegset import DataSet, EEGSet
@@ -22,7 +22,7 @@ from nice_demo.encoders.ridge import Ridge
 from nice_demo.gallery import Candidate, Gallery
 from nice_demo.retrieval import metrics
 from nice_demo.train import Settings, fit_ridge, held_out, train_encoder
-from nice_demo.training_data import TrainingData, TrainingSet, check_pool, other_subjects
+from nice_demo.training_data import TrainingData, check_pool, other_subjects
 
 CPU = torch.device("cpu")
 QUICK = ["--epochs", "3", "--batch", "20", "--lr", "1e-3"]
@@ -110,7 +110,7 @@ def test_a_pool_of_one_trains_as_the_subject_itself(three):
     data = DataSet.open(three)
     settings = Settings(epochs=2, batch=20)
     pictures = data.train_gallery.embeddings
-    eeg, alone = data.subject(2), [TrainingSet.open(data, 2)]
+    eeg, alone = data.subject(2), [data.training_set(2)]
     for trainer in (
         lambda trained: train_encoder(trained, pictures, concepts_of(data), settings, 1, CPU),
         lambda trained: fit_ridge(trained, pictures, concepts_of(data), settings, 1),
@@ -181,6 +181,8 @@ def test_what_the_bundle_says(bundle, capsys):
     opened = Bundle(bundle)
     assert opened.trained_on == opened.manifest["trained_on"] == OTHER_SUBJECTS
     assert opened.subjects == ["1", "3"]
+    assert opened.manifest["pool"] == ["1", "2", "3"]
+    assert "| the other subjects are those of | 1, 2, 3 |" in report.report(opened)
     assert set(opened.manifest["versions"]) == {"python", "torch", "numpy"}
     assert opened.manifest["versions"]["numpy"] == np.__version__
     hashes = {str(run["subject"]): run["data"] for run in opened.manifest["runs"]}
@@ -342,6 +344,32 @@ def test_difference_names_the_protocol(bundle, tmp_path, capsys):
     assert f"The manifest has other figures for: {where}." in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("picture", ["../thing.webp", "encoders/thing.webp"])
+def test_pictures_that_may_not_go_along(folder, tmp_path, capsys, picture):
+    """That is said before hours of training, not after them."""
+    gallery = Gallery.open(folder / "test_gallery")
+    gallery.candidates[2] = replace(gallery.candidates[2], picture=picture)
+    gallery.save(folder / "test_gallery")
+    (folder / "encoders").mkdir()
+    (folder / picture).write_bytes(b"a picture")
+    assert picture in refused(capsys, folder, tmp_path / "out")
+    assert not (tmp_path / ".out.training").exists()
+
+
+@pytest.mark.parametrize("name", ["train_gallery", "test_gallery", "test_centres"])
+def test_resume_wants_the_same_pictures(folder, tmp_path, monkeypatch, capsys, name):
+    with monkeypatch.context() as broken:
+        broken.setattr(train, "_run", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(folder, tmp_path / "out")
+        gallery = Gallery.open(folder / name)
+        replace(gallery, embeddings=np.roll(gallery.embeddings, 1, 1)).save(folder / name)
+        assert "have changed" in refused(capsys, folder, tmp_path / "out", "--resume")
+        gallery.save(folder / name)
+        with pytest.raises(ZeroDivisionError):  # so it goes on
+            run(folder, tmp_path / "out", "--resume")
+
+
 @pytest.mark.parametrize("kind", ["size", "dimensions", "order", "protocol", "torn"])
 def test_centres_that_do_not_fit(folder, bundle, tmp_path, capsys, kind):
     centres = Gallery.open(folder / "test_centres")
@@ -411,11 +439,9 @@ def test_over_seeds(bundle, capsys):
     (entry,) = (e for e in entries if (e["encoder"], e["protocol"], e["repetitions"])
                 == ("nice", "stimulus", 4))  # fmt: skip
     row = next(r for r in text.splitlines() if r.split()[:2] == ["nice", "4"])
-    top1, top5 = entry["top1"], entry["top5"]
-    assert row.endswith(
-        f"{100 * top1['mean']:.1f} ± {100 * top1['sd']:.1f} / "
-        f"{100 * top5['mean']:.1f} ± {100 * top5['sd']:.1f}"
-    )
+    seeds = (f"{100 * entry['top1']['by_seed'][s]:.1f} / {100 * entry['top5']['by_seed'][s]:.1f}"
+             for s in "12")  # fmt: skip
+    assert row.split(None, 2)[2].split() == " ".join([*seeds, "needs 3 seeds"]).split()
 
 
 def test_one_seed(stored_bundle, capsys):

@@ -142,8 +142,8 @@ def test_verdict(rank, sentence):
 
 
 def test_digits():
-    assert [cards.percent(x) for x in (0, 0.005, 0.025, 0.0996, 0.21, 0.725, 1)] == [
-        "0", "0.5", "2.5", "10", "21", "73", "100",
+    assert [cards.percent(x) for x in (0, 0.005, 0.025, 0.0996, 0.21, 0.725, 0.995, 1)] == [
+        "0", "0.5", "2.5", "10", "21", "73", "99.5", "100",
     ]  # fmt: skip
     assert [cards.two_digits(x) for x in (0.417, -0.05, -0.001)] == ["0.42", "−0.05", "0.00"]
 

@@ -126,11 +126,11 @@ def slow(slowly_cut, whiten):
 @pytest.mark.parametrize("whiten", ["training", "both", "none", "zscore"])
 def test_as_published(slowly_cut, sessions, tmp_path, monkeypatch, whiten):
     # Without float16's rounding, which the next test is about.
-    monkeypatch.setattr(
-        raw, "new_array", lambda path, shape, dtype: new_array(path, shape, np.float32)
-    )
+    monkeypatch.setattr(raw, "new_array", lambda path, shape: new_array(path, shape, np.float32))
     eeg = convert(sessions, tmp_path, whiten=whiten)
+    unit = 1e6 if whiten == "none" else 1
     for ours, oracle in zip((eeg.train, eeg.test), slow(slowly_cut, whiten), strict=True):
+        oracle *= unit
         assert ours.shape == oracle.shape
         np.testing.assert_allclose(ours, oracle, rtol=0, atol=1e-6 * abs(oracle).max())
 
@@ -152,11 +152,12 @@ def test_what_is_written(slowly_cut, sessions, tmp_path):
     assert wanted.items() <= eeg.meta.items()
     assert "training trials" in eeg.meta["whitening"]
 
-    volts = convert(sessions, tmp_path / "volts", whiten="none")
-    assert volts.train.dtype == np.float32
-    assert volts.meta["unit"] == "V"
-    assert volts.meta["whitening"] == "none"
-    assert 1e-6 < volts.train.std() < 1e-4
+    plain = convert(sessions, tmp_path / "plain", whiten="none")
+    assert plain.meta["unit"] == "µV"
+    assert plain.meta["whitening"] == "none"
+    np.testing.assert_allclose(
+        plain.train, 1e6 * np.array(next(slow(slowly_cut, "none"))), rtol=2**-11, atol=1e-3
+    )
 
 
 def test_zip_and_folders_alike(sessions, tmp_path):

@@ -125,7 +125,6 @@ def told(published, small_clip, workspace) -> dict[str, str]:
         patch.setattr(download, "OSF_API", f"{fake.url}/v2")
         fake.hashes = False  # as of Google Drive
         fake.faults["/files/crxs4/googledrive/sub-01.zip"] = [Fault(cut=300_000)]
-        patch.setattr(download.time, "sleep", lambda seconds: None)
         fake_hub = FakeHub(workspace / "hub")
         patch.setattr(hub, "api", lambda: fake_hub)
         patch.setattr(hub, "CACHE", workspace / "cache")
@@ -234,6 +233,11 @@ def test_other_origins(origin, prepared, published, server, small_clip, tmp_path
         write = {"nice": fake_things.nice_files, "hf": fake_things.hf_files}[origin]
         write((published / files[0]).parent, *whitened)
     folder = tmp_path / "data"
+    # A run that was killed while it converted the subject left these.
+    killed = folder / "sub-01/.train.safetensors.123.part", folder / "sub-01/.abc.part/one.npy"
+    for left in killed:
+        left.parent.mkdir(parents=True, exist_ok=True)
+        left.touch()
     options = ["--from", origin, "--subjects", "1", "--accept-licence", "--centres", "none"]
     assert run_prepare(folder, small_clip, *options) == 0
     made = DataSet.open(folder).subject(1)
@@ -245,6 +249,33 @@ def test_other_origins(origin, prepared, published, server, small_clip, tmp_path
     assert json.loads((folder / "sub-01/meta.json").read_text())["whitening"]
     assert not list((folder / "downloads").rglob("sub-01*.zip"))
     assert not list((folder / "downloads").rglob("*.pt"))
+    assert {path.suffix for path in (folder / "sub-01").iterdir()} == {".json", ".safetensors"}
+
+
+def test_files_placed_by_hand(prepared, published, server, small_clip, tmp_path, capsys):
+    """They are used and kept, and nothing is downloaded; pictures may be unpacked."""
+    by_hand, folder = tmp_path / "by hand", tmp_path / "data"
+    by_hand.mkdir()
+    for source in ("y63gw/osfstorage/image_metadata.npy", f"jum2f/osfstorage/{things.CC0}"):
+        shutil.copy(published / source, by_hand)
+    for name in ("training_images", "test_images"):
+        shutil.unpack_archive(published / f"y63gw/osfstorage/{name}.zip", by_hand)
+    eeg = DataSet.open(prepared).subject(1)
+    place = by_hand / "hf" / Path(things.ORIGINS["hf"].files[0].format(1)).parent
+    place.mkdir(parents=True)
+    files = fake_things.hf_files(place, eeg.train, eeg.test)
+    options = ["--from", "hf", "--subjects", "1", "--downloads", by_hand, "--accept-licence"]
+    assert run_prepare(folder, small_clip, *options) == 0
+    assert "is kept" in capsys.readouterr().out
+    assert all(file.exists() for file in files) and not server.requests
+    assert not (folder / "downloads").exists()
+
+
+def test_unpacked_recordings_are_found(tmp_path):
+    (tmp_path / "raw/sub-01").mkdir(parents=True)
+    assert things._files("raw", 1, tmp_path) == [tmp_path / "raw/sub-01"]
+    (tmp_path / "raw/sub-01.zip").touch()
+    assert things._files("raw", 1, tmp_path) == [tmp_path / "raw/sub-01.zip"]
 
 
 # ---------------------------------------------------------------- what can go wrong
@@ -289,6 +320,34 @@ def test_no_room(server, small_clip, tmp_path, capsys, monkeypatch):
 def test_subject_that_is_not_published(server, prepared, small_clip, capsys):
     said = refused(capsys, prepared, small_clip, "--subjects", "3")
     assert "has no sub-03.zip" in said and not (prepared / "sub-03").exists()
+
+
+def test_room_is_asked_for_where_it_is_needed(server, small_clip, tmp_path, monkeypatch):
+    """Of the listing's size on the downloads' disk; of all results on the data folder's."""
+    asked = []
+    monkeypatch.setattr(download, "require_space", asked.append)
+    monkeypatch.setattr(download, "fetch", lambda *_: pytest.fail("nothing is to be fetched"))
+    folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    monkeypatch.setattr(things, "prepare_pictures", lambda *_, **__: {"name": str(small_clip)})
+    options = ["--subjects", "1-2", "--whiten", "none", "--downloads", elsewhere]
+    with pytest.raises(pytest.fail.Exception):
+        run_prepare(folder, small_clip, *options, "--accept-licence")
+    results = 2 * 63 * 250 * 4 * (CONDITIONS[0] * 4 + TEST * 80)  # two subjects in single precision
+    size = (server.root / "crxs4/googledrive/sub-01.zip").stat().st_size
+    assert asked == [{elsewhere / "raw": size, folder: results + 4_000_000_000}]
+
+
+def test_folder_that_cannot_be_written(small_clip, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    said = refused(capsys, tmp_path / "file/data", small_clip, "--accept-licence")
+    assert "can't be read or written (Not a directory)" in said
+
+
+def test_pictures_that_are_there_are_not_changed(server, prepared, small_clip, tmp_path, capsys):
+    assert "not by 'another'" in refused(capsys, prepared, "another")
+    shutil.copy(prepared / "dataset.json", tmp_path)
+    said = refused(capsys, tmp_path, small_clip, "--things", tmp_path)
+    assert "without concept centres" in said
 
 
 @pytest.mark.parametrize(

@@ -156,16 +156,19 @@ def test_several_seeds(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     more = []
     for run in manifest["runs"]:
-        if run["encoder"] == "nice":  # seed 2: ten points better everywhere
+        if run["encoder"] != "nice" or run["seed"] != 1:
+            continue
+        for seed in (2, 3):  # ten and twenty points better everywhere
             better = [
-                told | {top: told[top] | {"value": told[top]["value"] + 0.1}
+                told | {top: told[top] | {"value": told[top]["value"] + 0.1 * (seed - 1)}
                         for top in ("top1", "top5")}
                 for told in run["selected"]
             ]  # fmt: skip
-            more.append(run | {"seed": 2, "selected": better})
-    edit(folder, runs=manifest["runs"] + more)
+            more.append(run | {"seed": seed, "selected": better})
+    of_one = [run for run in manifest["runs"] if run["seed"] == 1]
+    edit(folder, runs=of_one + more)
     text = report.report(Bundle(folder))
-    head = "| encoder | repetitions | seed 1 (ships) | seed 2 | mean ± SD over seeds |"
+    head = "| encoder | repetitions | seed 1 (ships) | seed 2 | seed 3 | mean ± SD over seeds |"
     assert head in text
     assert "from the manifest's runs" in text
     stimulus = text[: text.index("### Concept centre")]
@@ -175,10 +178,12 @@ def test_several_seeds(folder):
         f"{one + 10:.1f}",
         f"{five + 10:.1f}",
     ]
-    # Half a difference of ten to either side of the mean: SD = 10 / √2.
-    mean1, mean5 = (x.split(" ± ") for x in row[4].split(" / "))
-    assert (mean1[1], mean5[1]) == ("7.1", "7.1")
-    assert float(mean1[0]) == pytest.approx(one + 5, abs=0.11)
+    # x, x + 10, x + 20
+    mean1, mean5 = (x.split(" ± ") for x in row[5].split(" / "))
+    assert (mean1[1], mean5[1]) == ("10.0", "10.0")
+    assert float(mean1[0]) == pytest.approx(one + 10, abs=0.11)
+    edit(folder, runs=of_one + [run for run in more if run["seed"] == 2])
+    assert rows(report.report(Bundle(folder)), "nice")[0][-1] == "needs 3 seeds"
 
 
 def test_a_cell_stays_a_cell(folder):

@@ -375,6 +375,31 @@ def test_phantom_bundle_holds_the_truth(tiny_bundle, tiny_data):
 # ---------------------------------------------------------------- options
 
 
+def test_volts_are_refused(damaged, tmp_path, capsys):
+    """They are too small for half precision and for BatchNorm; µV train."""
+    eeg = EEGSet.open(damaged / "sub-01")
+    EEGSet.write(damaged / "sub-01", eeg.train, eeg.test, eeg.meta | {"unit": "V"})
+    assert "in µV" in refused(capsys, damaged, tmp_path / "out")
+    EEGSet.write(damaged / "sub-01", eeg.train, eeg.test, eeg.meta | {"unit": "µV"})
+    assert run(damaged, tmp_path / "out", "--epochs", 1) == 0
+
+
+def test_diverging_is_said(stored_data, tmp_path, capsys):
+    assert run(stored_data, tmp_path / "out", "--lr", "1e30") == 2
+    assert "give a lower --lr" in capsys.readouterr().err
+
+
+def test_summary_has_protocol_intervals_and_chance(stored_data, tmp_path, capsys):
+    assert run(stored_data, tmp_path / "out", "--subjects", "2,1", "--epochs", 1) == 0
+    text = capsys.readouterr().out
+    bundle = Bundle(tmp_path / "out")
+    assert bundle.subjects == ["1", "2"]
+    assert "6-way retrieval, stimulus protocol: candidates are the embeddings of the very" in text
+    assert "chance 16.7 / 83.3" in text
+    top1 = bundle.metrics("2", "ridge", 4).top1
+    assert f"{100 * top1.value:.1f} ({100 * top1.low:.1f} to {100 * top1.high:.1f}) / " in text
+
+
 def test_single_trials(stored_data, tmp_path):
     assert run(stored_data, tmp_path / "single", "--single-trials", "--learnable-scale") == 0
     settings = Bundle(tmp_path / "single").manifest["encoders"]["1"]["nice"]["settings"]

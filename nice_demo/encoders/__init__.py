@@ -13,10 +13,16 @@ from torch import nn
 
 from nice_demo.encoders.nice import NICE
 from nice_demo.encoders.ridge import Ridge
+from nice_demo.encoders.spatial import NICEGA, NICESA
 from nice_demo.errors import InputError, one_line
 from nice_demo.files import complete_file
 
-ENCODERS: dict[str, type[nn.Module]] = {"nice": NICE, "ridge": Ridge}
+ENCODERS: dict[str, type[nn.Module]] = {
+    "nice": NICE,
+    "nice-sa": NICESA,
+    "nice-ga": NICEGA,
+    "ridge": Ridge,
+}
 
 
 def build(name: str, **config) -> nn.Module:

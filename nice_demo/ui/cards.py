@@ -18,7 +18,7 @@ from nice_demo.bundle import OTHER_SUBJECTS
 from nice_demo.decode import Decoder, Decoding
 from nice_demo.gallery import Candidate
 from nice_demo.pictures import picture_file, shows_concept_only
-from nice_demo.retrieval import Metrics, Proportion
+from nice_demo.retrieval import PROTOCOLS, Metrics, Proportion
 
 CARDS = 5
 BARS = 10
@@ -61,9 +61,9 @@ def two_digits(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share as per cent with two digits: 0.5, 4.5, 21."""
+    """Write a share as per cent with two digits: 0.5, 4.5, 21; 100 for all alone, else 99.5."""
     points = 100 * share
-    if points == 0 or points >= 9.95:
+    if points in (0, 100) or 9.95 <= points < 99.5:
         return str(math.floor(points + 0.5))  # 72.5 is 73, as people round
     return f"{points:.1f}"
 
@@ -194,6 +194,8 @@ def result(decoder: Decoder, decoding: Decoding, above: str = "") -> str:
         HTML to stand before it, such as a `notice`.
     """
     candidates, ways = decoder.gallery.candidates, len(decoder.gallery)
+    protocol = decoder.gallery.protocol
+    help_retrieved = f"{_HELP_RETRIEVED} Protocol {protocol}: {PROTOCOLS[protocol]}."
     seen = candidates[decoding.condition]
     retrieved = decoding.order[:CARDS].tolist()
     cards = "".join(_card(decoder, decoding, place, row) for place, row in enumerate(retrieved, 1))
@@ -210,7 +212,7 @@ def result(decoder: Decoder, decoding: Decoding, above: str = "") -> str:
         f'<div class="seen"><div class="heading"><h2>Seen</h2></div><div class="card">'
         f'{picture(seen, decoder.folder)}<div class="what"><span class="name">{escape(seen.name)}'
         f"</span>{seen_is}</div></div></div>"
-        f'<div class="retrieved">{heading("Retrieved", _HELP_RETRIEVED)}'
+        f'<div class="retrieved">{heading("Retrieved", help_retrieved)}'
         f'<ol class="cards">{cards}</ol>{photos_are}</div></div>'
         f'<p class="verdict" aria-live="polite">{verdict(decoding.rank, ways)}</p>'
         f"{overall(metrics, decoder.simulated, decoder.trained_on) if metrics else ''}</section>"

@@ -18,7 +18,12 @@ from nice_demo.ui.figures import butterfly
 from nice_demo.ui.headmap import colour_range, headmap
 from nice_demo.ui.view import View, opening_view, view_of, view_of_address
 
-ENCODER_NAMES = {"nice": "NICE", "ridge": "ridge regression"}
+ENCODER_NAMES = {
+    "nice": "NICE",
+    "nice-sa": "NICE-SA",
+    "nice-ga": "NICE-GA",
+    "ridge": "ridge regression",
+}
 BARE = {"js_on_load": None, "apply_default_css": False}  # plain HTML, styled by style.css alone
 MOMENT = 0.172  # s, of the first scalp map: about when the response to objects peaks
 

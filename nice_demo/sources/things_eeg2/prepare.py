@@ -4,6 +4,7 @@ In flows a choice of origin (`ORIGINS`); out flows what `nice_demo.eegset` descr
 leaves complete files, so that the same command goes on after an interruption.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from nice_demo.eegset import META, DataSet
 from nice_demo.embed import CLIP, ImageModel, make_galleries
 from nice_demo.errors import InputError
 from nice_demo.files import write_json
-from nice_demo.montage import CHANNELS, PRESETS, Montage
+from nice_demo.montage import CHANNELS, Montage
 from nice_demo.sources.things_eeg2 import images, raw, ready
 
 CONDITIONS = images.CONDITIONS  # training, test
@@ -30,68 +31,44 @@ THINGSplus CC0 pictures (Stoinski et al., Behavior Research Methods 2024): CC0.
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the EEG comes from, and in which form.
+    """Where the EEG comes from; `raw` and `ready` know in which form.
 
     Attributes
     ----------
-    about : str
     where : str
         OSF node and storage, or a data set of the Hub.
     files : tuple of str
         Of a subject; ``{:02d}`` is its number.
-    channels : list of str
-    sfreq : float
-        Hz.
-    kept : tuple of float
-        First and last sample of a trial, s.
     working : float
         GB needed beside the download and the result, while a subject is converted.
+    size : float
+        GB of a subject's files; counts where the listing names no size.
     """
 
-    about: str
     where: str
     files: tuple[str, ...]
-    channels: list[str]
-    sfreq: float = 250.0
-    kept: tuple[float, float] = (0.0, 0.996)
     working: float = 0.0
+    size: float = 0.0
 
 
 ORIGINS = {
-    "raw": Origin(
-        "the data set's own recordings, 1000 Hz",
-        "osf:crxs4/googledrive",
-        ("sub-{:02d}.zip",),
-        CHANNELS,
-        working=4.0,  # one recording, unpacked
-    ),
+    # Working: one recording, unpacked. Google Drive's sizes are often missing in OSF's listing.
+    "raw": Origin("osf:crxs4/googledrive", ("sub-{:02d}.zip",), working=4.0, size=10.0),
     "nice": Origin(
-        "preprocessed as NICE does it, float64",
         "hub:LidongYang/EEG_Image_decode",
         (
             "Preprocessed_data_250Hz/sub-{:02d}/preprocessed_eeg_training.npy",
             "Preprocessed_data_250Hz/sub-{:02d}/preprocessed_eeg_test.npy",
         ),
-        CHANNELS,
     ),
     "hf": Origin(
-        "preprocessed as NICE does it, float16",
         "hub:Haitao999/things-eeg",
         (
             "Preprocessed_data_250Hz_whiten/sub-{:02d}/train.pt",
             "Preprocessed_data_250Hz_whiten/sub-{:02d}/test.pt",
         ),
-        CHANNELS,
     ),
-    "osf17": Origin(
-        "17 channels at 100 Hz, preprocessed by the data set's authors",
-        "osf:anp5v/osfstorage",
-        ("sub-{:02d}.zip",),
-        PRESETS["17"],
-        100.0,
-        (-0.2, 0.79),
-        working=1.3,
-    ),
+    "osf17": Origin("osf:anp5v/osfstorage", ("sub-{:02d}.zip",), working=1.3),
 }
 
 
@@ -116,9 +93,10 @@ def prepare_things_eeg2(
     origin : str
         One of `ORIGINS`.
     downloads : Path, optional
-        Where files are downloaded to, by default in `folder`. Files that are there are used.
+        Where files are downloaded to, by default in `folder`. Files that are there before are
+        used, and kept.
     keep_downloads : bool
-        Keep a subject's downloaded files when its EEG set is complete.
+        Keep also what is downloaded now, when a subject's EEG set is complete.
     accepted : bool
         The data's terms are accepted: don't ask.
     whiten : str
@@ -139,32 +117,75 @@ def prepare_things_eeg2(
         )
     downloads = downloads or folder / "downloads"
     description = _description(origin, whiten)
-    if (folder / "dataset.json").exists():
-        there = DataSet.open(folder).description["preparation"]
-        if there != description["preparation"]:
-            raise InputError(
-                f"{folder} was prepared from {there.get('origin')!r} with whitening "
-                f"{there.get('whitening')!r}; give another --to for other choices."
-            )
-    download.accept_licence("THINGS-EEG2", TERMS, downloads, accepted)
-    if not (folder / "dataset.json").exists():
+    begun = (folder / "dataset.json").exists()
+    if begun:
+        _check_same(folder, description, **pictures)
+    download.accept_licence("THINGS-EEG2", TERMS, folder, accepted)
+    if not begun:
+        # The pictures come last: of all this they alone take long.
+        Montage.standard(_trial(origin)[0]).save(folder / "montage.safetensors")
         image_model = prepare_pictures(folder, downloads, **pictures)
-        Montage.standard(ORIGINS[origin].channels).save(folder / "montage.safetensors")
         write_json(folder / "dataset.json", description | {"image_model": image_model})
+    places = {subject: folder / f"sub-{subject:02d}" for subject in subjects}
+    left = [subject for subject, place in places.items() if not (place / META).exists()]
     for subject in subjects:
-        place = folder / f"sub-{subject:02d}"
-        if (place / META).exists():
+        if subject not in left:
             print(f"subject {subject} is there already")
-            continue
-        files = _download_eeg(origin, subject, folder, downloads)
+    for number, subject in enumerate(left):
+        place = places[subject]
+        _remove_unfinished(place)
+        files = _files(origin, subject, downloads)
+        ours = [file for file in files if not file.exists()]
+        # For all that is left, so that a full disk shows at the first subject.
+        room = (len(left) - number) * _result_bytes(origin)
+        room += round(ORIGINS[origin].working * 1e9)
+        _download_eeg(origin, subject, downloads, {folder: room})
         if origin == "raw":
             raw.convert(files[0], place, subject, whiten, CONDITIONS)
         else:
             ready.convert(files, place, subject, origin, CONDITIONS)
-        if not keep_downloads:
-            for file in files:
+        for file in files:
+            if file not in ours:
+                print(f"{file} was there before and is kept")
+            elif not keep_downloads:
                 file.unlink()
         print(f"subject {subject} is prepared")
+
+
+def _check_same(folder: Path, description: dict, **pictures) -> None:
+    """Check that a folder was begun with the same choices."""
+    there = DataSet.open(folder).description
+    if there["name"] != description["name"]:
+        raise InputError(f"{folder} holds the data set {there['name']!r}; give another --to.")
+    known = there["preparation"]
+    if known != description["preparation"]:
+        raise InputError(
+            f"{folder} was prepared from {known.get('origin')!r} with whitening "
+            f"{known.get('whitening')!r}; give another --to for other choices."
+        )
+    wanted, model = pictures.get("image_model", CLIP), there["image_model"]["name"]
+    if wanted != model:
+        raise InputError(
+            f"The pictures in {folder} are embedded by {model!r}, not by {wanted!r}; give "
+            f"--image-model {model}, or make them anew with python -m nice_demo.embed."
+        )
+    centres = pictures.get("centres") != "none" and (
+        pictures.get("things") or pictures.get("centres_file")
+    )
+    if centres and not (folder / "test_centres.json").exists():
+        raise InputError(
+            f"The pictures in {folder} were prepared without concept centres; leave --things and "
+            f"--centres-file out here, and give them to python -m nice_demo.embed --data {folder}."
+        )
+
+
+def _remove_unfinished(place: Path) -> None:
+    """Remove what a run that was killed while it converted a subject left: some GB."""
+    for left in place.glob(".*.part"):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
 
 
 def prepare_pictures(
@@ -195,10 +216,14 @@ def prepare_pictures(
     """
     model = ImageModel(image_model, revision, device)  # if it can't be had, nothing is downloaded
     names = [images.METADATA, "training_images.zip", "test_images.zip"]
-    missing = [name for name in names if not (downloads / name).exists()]
-    if missing:
-        wanted = {name: downloads / name for name in missing}
-        _download_osf("y63gw", "osfstorage", wanted, 0)
+    wanted = {
+        name: path
+        for name in names
+        # Or the folder that a zip unpacks to.
+        if not (path := downloads / name).exists() and not path.with_suffix("").is_dir()
+    }
+    if wanted:
+        _download_osf("y63gw/osfstorage", wanted, {})
     train, test = images.shown_pictures(downloads, CONDITIONS)
     others = images.other_pictures(things, test) if things and centres != "none" else None
     make_galleries(
@@ -218,67 +243,111 @@ def _cc0(downloads: Path) -> Path | None:
     """Download the pictures that may be shown; without them candidates show their names."""
     path = downloads / CC0
     if not path.exists():
-        listed = download.osf_files("jum2f")
-        remote = next((r for name, r in listed.items() if Path(name).name == CC0), None)
-        if remote is None:
-            print(f"OSF lists no {CC0} in jum2f; the page will show names in place of pictures")
+        try:
+            listed = download.osf_files("jum2f")
+            (remote,) = (remote for name, remote in listed.items() if Path(name).name == CC0)
+            download.fetch(remote, path)
+        except (InputError, ValueError) as error:
+            why = error if isinstance(error, InputError) else "OSF's node jum2f doesn't list it."
+            print(f"No {CC0}, so the page will show names in place of pictures. {why}")
             return None
-        download.fetch(remote, path)
     return path
 
 
-def _download_eeg(origin: str, subject: int, folder: Path, downloads: Path) -> list[Path]:
-    """Return a subject's downloaded files, once there is room for all that follows."""
-    source = ORIGINS[origin]
-    names = [name.format(subject) for name in source.files]
-    paths = [downloads / origin / name for name in names]
-    samples = round((source.kept[1] - source.kept[0]) * source.sfreq) + 1
-    trials = sum(n * k for n, k in zip(CONDITIONS, REPETITIONS, strict=True))
-    room = 2 * trials * len(source.channels) * samples + round(source.working * 1e9)
-    storage, _, place = source.where.partition(":")
-    if all(path.exists() for path in paths):
-        download.require_space(folder, room)
-    elif storage == "osf":
-        _download_osf(*place.split("/"), dict(zip(names, paths, strict=True)), room)
-    else:
-        sizes = [
-            0 if path.exists() else download.hub_size(place, name)
-            for name, path in zip(names, paths, strict=True)
-        ]
-        download.require_space(folder, sum(sizes) + room)
-        for name in names:
-            download.hub_file(place, name, downloads / origin)
+def _files(origin: str, subject: int, downloads: Path) -> list[Path]:
+    """Return where a subject's downloaded files are, or the folder that someone unpacked."""
+    paths = [downloads / origin / name.format(subject) for name in ORIGINS[origin].files]
+    if origin == "raw" and not paths[0].exists() and paths[0].with_suffix("").is_dir():
+        return [paths[0].with_suffix("")]
     return paths
 
 
-def _download_osf(node: str, storage: str, wanted: dict[str, Path], room: int) -> None:
-    """Download files of an OSF node, once there is space for them and for `room` bytes more."""
-    listed = download.osf_files(node, storage)
+def _download_eeg(origin: str, subject: int, downloads: Path, room: dict[Path, int]) -> None:
+    """Download what is missing of a subject, once there is space for it and for `room`.
+
+    Parameters
+    ----------
+    origin : str
+    subject : int
+    downloads : Path
+    room : dict of Path to int
+        Folder → bytes needed there for what follows.
+    """
+    source = ORIGINS[origin]
+    storage, _, place = source.where.partition(":")
+    paths = _files(origin, subject, downloads)
+    wanted = {
+        name.format(subject): path
+        for name, path in zip(source.files, paths, strict=True)
+        if not path.exists()
+    }
+    if not wanted:
+        download.require_space(room)
+    elif storage == "osf":
+        _download_osf(place, wanted, room, round(source.size * 1e9))
+    else:
+        size = sum(download.hub_size(place, name) for name in wanted)
+        download.require_space({downloads / origin: size} | room)
+        for name in wanted:
+            download.hub_file(place, name, downloads / origin)
+
+
+def _download_osf(
+    where: str, wanted: dict[str, Path], room: dict[Path, int], usual: int = 0
+) -> None:
+    """Download files of OSF (name → path), once there is space for them and for `room`.
+
+    Where OSF doesn't list a file's size, `usual` bytes are expected.
+    """
+    listed = download.osf_files(*where.split("/"))
     if absent := [name for name in wanted if name not in listed]:
+        node = where.partition("/")[0]
         raise InputError(
             f"OSF's node {node} has no {absent[0]}; see osf.io/{node} for what it has now."
         )
-    missing = sum(download.missing_bytes(listed[name], path) for name, path in wanted.items())
-    download.require_space(next(iter(wanted.values())).parent, missing + room)
+    missing = sum(
+        download.missing_bytes(listed[name], path, usual) for name, path in wanted.items()
+    )
+    place = next(iter(wanted.values())).parent
+    download.require_space({place: missing} | room)
     for name, path in wanted.items():
         download.fetch(listed[name], path)
 
 
+def _trial(origin: str) -> tuple[list[str], float, int, float]:
+    """Return channels, sampling rate (Hz), number of samples and time of the first (s)."""
+    if origin == "raw":
+        return CHANNELS, float(raw.SFREQ), raw.N_TIMES, 0.0
+    form = ready.FORMS[origin]
+    return form.channels, form.sfreq, form.n_times, form.tmin
+
+
+def _result_bytes(origin: str) -> int:
+    """Return the size of a subject's EEG set."""
+    channels, _, n_times, _ = _trial(origin)
+    trials = sum(n * k for n, k in zip(CONDITIONS, REPETITIONS, strict=True))
+    return trials * len(channels) * n_times * 2
+
+
 def _description(origin: str, whiten: str) -> dict:
-    source = ORIGINS[origin]
-    whitening = {"raw": raw.WHITENING[whiten]}.get(origin) or ready.WHITENING[origin]
+    where = ORIGINS[origin].where
+    _, sfreq, n_times, tmin = _trial(origin)
+    if origin == "raw":
+        about, whitening = raw.ABOUT, raw.WHITENING[whiten]
+    else:
+        about, whitening = ready.FORMS[origin].about, ready.FORMS[origin].whitening
     return {
         "name": "things-eeg2",
         "source": "THINGS-EEG2: EEG of ten people who looked at photos (Gifford et al. 2022)",
         "simulated": False,
-        "datasets": [source.where.partition(":")[2]] if source.where.startswith("hub:") else [],
+        "datasets": [where.removeprefix("hub:")] if where.startswith("hub:") else [],
         "preparation": {
-            "origin": f"{origin}: {source.about} ({source.where})",
-            "sfreq": source.sfreq,
+            "origin": f"{origin}: {about}",
+            "sfreq": sfreq,
             "baseline": [-0.2, 0.0],
-            "kept": list(source.kept),
+            "kept": [tmin, round(tmin + (n_times - 1) / sfreq, 6)],
             "whitening": whitening,
-            "sessions": 4,
+            "sessions": raw.SESSIONS,
         },
         "licences": [
             "EEG: THINGS-EEG2, CC-BY 4.0, Gifford, Dwivedi, Roig and Cichy",

@@ -34,6 +34,7 @@ from nice_demo.montage import CHANNELS
 from nice_demo.preparation import shrunk_covariance, whitening_matrix
 from nice_demo.sources.things_eeg2 import pickles
 
+ABOUT = "the data set's own recordings (OSF crxs4), epoched, resampled and normalised here"
 WHITENING = {
     "training": "each session by Σ^(−1/2), Σ (Ledoit-Wolf of each epoch) from its training trials",
     "both": "each session by Σ^(−1/2), Σ (Ledoit-Wolf of each epoch) the mean of that of its "
@@ -97,7 +98,7 @@ def convert(
         Which trials Σ is estimated from, session by session: "training" (as NICE) or "both" (as
         the data set's authors; test trials then take part). "zscore" standardises each channel
         by mean and standard deviation of the session's training trials instead. "none" leaves
-        volts, stored as float32.
+        the amplitudes, in µV because float16 has no room for volts.
     conditions : tuple of int
         Numbers of training and of test conditions.
     repetitions : tuple of int
@@ -114,15 +115,14 @@ def convert(
         raise InputError(f"There is no whitening {whiten!r}; choose from {', '.join(WHITENING)}.")
     files = _find_files(sessions, subject)
     n_train, n_test = SHOWN_IN * repetitions[0], SESSIONS * repetitions[1]
-    dtype = np.float32 if whiten == "none" else np.float16  # float16 has no room for volts
     seen = np.zeros(conditions[0], int)  # in how many sessions so far
     lost = 0
     with (
         new_array(
-            place / "train.safetensors", (conditions[0], n_train, len(CHANNELS), N_TIMES), dtype
+            place / "train.safetensors", (conditions[0], n_train, len(CHANNELS), N_TIMES)
         ) as train,
         new_array(
-            place / "test.safetensors", (conditions[1], n_test, len(CHANNELS), N_TIMES), dtype
+            place / "test.safetensors", (conditions[1], n_test, len(CHANNELS), N_TIMES)
         ) as test,
     ):
         for session in range(1, SESSIONS + 1):
@@ -154,9 +154,9 @@ def convert(
             "channels": CHANNELS,
             "sfreq": float(SFREQ),
             "tmin": 0.0,
-            "unit": {"none": "V", "zscore": "standard deviations"}.get(whiten, "whitened"),
+            "unit": {"none": "µV", "zscore": "standard deviations"}.get(whiten, "whitened"),
             "test_repetitions": None,
-            "origin": "raw recordings (OSF crxs4), epoched, resampled and normalised here",
+            "origin": f"raw: {ABOUT}",
             "whitening": WHITENING[whiten],
             "sessions": SESSIONS,
             "epochs_lost_at_edges": lost,
@@ -344,7 +344,7 @@ def _normalisation(whiten: str, training: Part, testing: Part, where: str):
             f"Channel {CHANNELS[int(flat.argmax())]} is flat in {where}; download it anew."
         )
     if whiten == "none":
-        return lambda trials: trials
+        return lambda trials: 1e6 * trials
     if whiten == "zscore":
         by_channel = [training.trials[:, :, c] for c in range(len(CHANNELS))]
         mean = np.array([one.mean(dtype=float) for one in by_channel])[:, None]

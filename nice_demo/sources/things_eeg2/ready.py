@@ -23,13 +23,6 @@ from nice_demo.files import write_json
 from nice_demo.montage import CHANNELS, PRESETS
 from nice_demo.sources.things_eeg2.pickles import read_pickle
 
-WHITENING = {
-    "nice": "by the files' authors: each session by Σ^(−1/2), Σ from its training trials",
-    "hf": "by the files' authors: each session by Σ^(−1/2), Σ from its training trials",
-    "osf17": "by the data set's authors: each session by Σ^(−1/2), Σ the mean of that of its "
-    "training trials and that of its test trials",
-}
-
 SESSIONS = 4
 SEED = 20200220  # of the published preprocessing
 _CHUNK = 64e6  # bytes of a file that are mapped at a time
@@ -52,6 +45,7 @@ class Form:
         Samples of a trial.
     tmin : float
         When the first one was taken, s.
+    whitening : str
     by_session : bool
         A condition's repetitions stand session after session; they are shuffled as published.
     """
@@ -62,21 +56,27 @@ class Form:
     sfreq: float
     n_times: int
     tmin: float
+    whitening: str
     by_session: bool = False
 
 
 FORMS = {
     "nice": Form(
-        "NICE's layout (LidongYang/EEG_Image_decode on the Hub)",
+        "preprocessed as NICE does it, float64 (LidongYang/EEG_Image_decode on the Hub)",
         "preprocessed_eeg_data", CHANNELS, 250.0, 250, 0.0,
+        "by the files' authors: each session by Σ^(−1/2), Σ from its training trials",
     ),
     "hf": Form(
-        "float16 by torch (Haitao999/things-eeg on the Hub)",
-        "eeg", CHANNELS, 250.0, 250, 0.0, by_session=True,
+        "preprocessed as NICE does it, float16 (Haitao999/things-eeg on the Hub)",
+        "eeg", CHANNELS, 250.0, 250, 0.0,
+        "by the files' authors: each session by Σ^(−1/2), Σ from its training trials",
+        by_session=True,
     ),
     "osf17": Form(
-        "17 channels at 100 Hz by the data set's authors (OSF anp5v)",
+        "17 channels at 100 Hz, preprocessed by the data set's authors (OSF anp5v)",
         "preprocessed_eeg_data", PRESETS["17"], 100.0, 100, -0.2,
+        "by the data set's authors: each session by Σ^(−1/2), Σ the mean of that of its "
+        "training trials and that of its test trials",
     ),
 }  # fmt: skip
 
@@ -144,8 +144,10 @@ def convert(
         for path in files:
             _check_subject(path, subject)
         if len(files) == 1:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=place.parent))
+            place.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=place)
+            )
             files = _unzip(files[0], Path(folder), subject)
         parts = [
             _look(path, split, form, counts)
@@ -173,7 +175,7 @@ def convert(
         "unit": "whitened",
         "test_repetitions": None,
         "origin": f"{origin}: {form.about}",
-        "whitening": WHITENING[origin],
+        "whitening": form.whitening,
         "sessions": SESSIONS,
         "source_files": source_files,
     }

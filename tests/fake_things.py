@@ -196,7 +196,7 @@ def hf_files(
         conditions, repetitions = eeg.shape[:2]
         label = np.repeat(np.arange(conditions)[:, None], repetitions, 1)
         content = {
-            "eeg": eeg.astype(np.float16),
+            "eeg": np.array(eeg, np.float16),
             "label": label,
             "img": np.array([[f"images/{i:05d}.jpg" for i in row] for row in label]),
             "text": np.array([[f"This picture is thing {i}" for i in row] for row in label]),

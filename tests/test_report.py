@@ -19,10 +19,11 @@ PHANTOM = Path(__file__).resolve().parents[1] / "weights" / "phantom"
 
 
 def edit(folder, **changes):
-    """Change a manifest without changing what other copies of the file link to."""
+    """Change a manifest, None removes, without changing what other copies of the file link to."""
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").unlink()
-    write_manifest(folder, manifest | changes)
+    changed = manifest | changes
+    write_manifest(folder, {name: value for name, value in changed.items() if value is not None})
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def real(tmp_path_factory):
         for entry in manifest["metrics"]
         for protocol in ("stimulus", "concept centre")
     ]
-    edit(folder, simulated=False, source="THINGS-EEG2 (CC-BY 4.0)", metrics=twice)
+    edit(folder, simulated=False, source="THINGS-EEG2 (CC-BY 4.0)", metrics=twice, versions=None)
     return folder
 
 

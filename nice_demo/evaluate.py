@@ -151,7 +151,11 @@ def over_seeds(bundle: Bundle, measured: dict[str, dict[str, list[Metrics]]]) ->
             shipped = [measured[subject][encoder][place] for subject in subjects]
             by_seed = {ships: [(metrics.top1.value, metrics.top5.value) for metrics in shipped]}
             by_seed |= _other_seeds(bundle, subjects, encoder, one, ships)
-            means = {seed: np.mean(figures, 0).tolist() for seed, figures in by_seed.items()}
+            # Column by column, as the table's means are summed: the last digit then agrees.
+            means = {
+                seed: [float(np.mean(column)) for column in zip(*figures, strict=True)]
+                for seed, figures in by_seed.items()
+            }
             top1, top5 = ({seed: m[i] for seed, m in sorted(means.items())} for i in (0, 1))
             found.append(OverSeeds(encoder, one.protocol, one.repetitions, ships, top1, top5))
     return found

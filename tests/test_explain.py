@@ -155,7 +155,8 @@ def test_nice_that_looks_at_one_channel():
     encoder.spatial.weight.data[:, :, others] = 0
     for kind in ("grad-cam by place", "occlusion by channel", "integrated gradients"):
         values = explain(kind, encoder, question()).values
-        assert values[2].any() and not values[others].any(), kind
+        # Nothing but the rounding of a cosine, which may depend on how many threads sum.
+        assert abs(values[others]).max() < 1e-6 < abs(values[2]).max() / 100, kind
 
 
 def test_nice_that_looks_at_one_token():

@@ -14,8 +14,10 @@ from safetensors.numpy import load_file, save_file
 from sentences import refuses
 from tiny import flat_montage
 
-from nice_demo import __version__, bundle
+from nice_demo import __version__
 from nice_demo.bundle import SCHEMA, Bundle, write_manifest
+from nice_demo.bundle.__main__ import _info, _try_out
+from nice_demo.bundle.__main__ import main as bundle_main
 from nice_demo.encoders import build, save_encoder
 from nice_demo.errors import InputError
 from nice_demo.files import sha256
@@ -50,7 +52,7 @@ def snapshot(folder):
 
 def sentence(capsys, *arguments):
     """Run the command; it must fail with one sentence."""
-    assert bundle.main([str(argument) for argument in arguments]) == 2
+    assert bundle_main([str(argument) for argument in arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
@@ -135,18 +137,18 @@ def test_stored_averages(stored_bundle, stored_data):
 
 def test_info_and_verify(stored_bundle, capsys):
     before = snapshot(stored_bundle)
-    assert bundle.main(["info", str(stored_bundle)]) == 0
+    assert bundle_main(["info", str(stored_bundle)]) == 0
     told = capsys.readouterr().out
     for word in ("stored", "SIMULATED", "1, 2", "nice, ridge", "6 candidates", "stimulus", "r1",
                  "4 channels", "100 Hz", "none", __version__):  # fmt: skip
         assert word in told
-    assert bundle.main(["verify", str(stored_bundle)]) == 0
+    assert bundle_main(["verify", str(stored_bundle)]) == 0
     assert "all well" in capsys.readouterr().out
     assert snapshot(stored_bundle) == before
 
 
 def test_phantom_bundle(tiny_bundle, capsys):
-    assert bundle.main(["verify", str(tiny_bundle)]) == 0
+    assert bundle_main(["verify", str(tiny_bundle)]) == 0
     assert "63 channels" in capsys.readouterr().out
     opened = Bundle(tiny_bundle)
     evoked = opened.trials("1").evoked(3, 80)
@@ -337,9 +339,9 @@ def test_any_damage(stored_bundle, tmp_path, data):
     (place / name).write_bytes(whole)
     try:
         opened = Bundle(place)
-        bundle._info(opened)
+        _info(opened)
         for subject in opened.subjects:
-            bundle._try_out(opened, subject)
+            _try_out(opened, subject)
     except InputError as error:
         assert "\n" not in str(error)
     else:
@@ -369,7 +371,7 @@ def test_any_damage_with_the_right_hash(stored_bundle, tmp_path, data):
     (place / "manifest.json").unlink()
     manifest["files"][name] = {"sha256": sha256(place / name), "bytes": len(whole)}
     (place / "manifest.json").write_text(json.dumps(manifest))
-    code = bundle.main(["verify", str(place)])
+    code = bundle_main(["verify", str(place)])
     assert code in (0, 2)  # a flipped letter in a picture's name is no damage
 
 

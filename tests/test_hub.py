@@ -17,8 +17,9 @@ from PIL import Image
 from sentences import refuses
 
 import app
-from nice_demo import bundle, hub
+from nice_demo import hub
 from nice_demo.bundle import Bundle, write_manifest
+from nice_demo.bundle.__main__ import main as bundle_main
 from nice_demo.gallery import Gallery
 from nice_demo.pictures import SAME_CONCEPT, may_be_published, shows_concept_only
 
@@ -72,7 +73,7 @@ def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def run(capsys, *arguments, main=bundle.main):
+def run(capsys, *arguments, main=bundle_main):
     """Run a command that must fail; return its one sentence."""
     assert main([str(argument) for argument in arguments]) == 2
     out, err = capsys.readouterr()
@@ -86,14 +87,14 @@ def run(capsys, *arguments, main=bundle.main):
 def test_there_and_back(fake, stored_bundle, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     before = contents(stored_bundle)
-    assert bundle.main(["push", str(stored_bundle), REPO, "--private"]) == 0
+    assert bundle_main(["push", str(stored_bundle), REPO, "--private"]) == 0
     commit = fake.branches[REPO]["main"]
     assert f"hf:{REPO}@{commit}" in capsys.readouterr().out
     assert fake.private[REPO]
     assert contents(stored_bundle) == before
     assert contents(fake.commit(REPO)).keys() == before.keys() | {"README.md", ".gitattributes"}
 
-    assert bundle.main(["pull", REPO]) == 0
+    assert bundle_main(["pull", REPO]) == 0
     assert commit in capsys.readouterr().out
     back = contents(tmp_path / "weights" / "stored")
     origin = {"repo": REPO, "revision": "main", "commit": commit}
@@ -102,7 +103,7 @@ def test_there_and_back(fake, stored_bundle, tmp_path, monkeypatch, capsys):
     assert back == before
     assert not any(path.is_symlink() for path in (tmp_path / "weights").rglob("*"))
     assert Bundle(tmp_path / "weights/stored").label == f"stored ({REPO}@{commit[:10]})"
-    assert bundle.main(["verify", "weights/stored"]) == 0
+    assert bundle_main(["verify", "weights/stored"]) == 0
 
 
 def test_revisions_and_a_second_push(fake, folder, tmp_path):

@@ -10,7 +10,8 @@ import torch
 from run_readme import ROOT, commands
 from test_nice import published
 
-from nice_demo import bundle, evaluate, prepare
+from nice_demo import evaluate, prepare
+from nice_demo.bundle.__main__ import main as bundle_main
 
 PHANTOM = ROOT / "weights" / "phantom"
 
@@ -59,8 +60,8 @@ def test_checkpoint_example(tmp_path, monkeypatch):
 
 
 def test_shipped_bundle_is_whole(capsys):
-    assert bundle.main(["verify", str(PHANTOM)]) == 0
-    assert bundle.main(["info", str(PHANTOM)]) == 0
+    assert bundle_main(["verify", str(PHANTOM)]) == 0
+    assert bundle_main(["info", str(PHANTOM)]) == 0
     assert "SIMULATED EEG" in capsys.readouterr().out
 
 

@@ -9,6 +9,7 @@ import json
 import shutil
 from contextlib import redirect_stdout
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import fake_things
@@ -139,7 +140,10 @@ def told(published, small_clip, workspace) -> dict[str, str]:
                     bundle, notice = hub.open_bundle(words[-1], instead=workspace / "nothing")
                     out.write(f"{bundle.label} {notice}")
                 else:
-                    main = import_module(f"nice_demo.{words[0]}").main
+                    module = f"nice_demo.{words[0]}"
+                    if find_spec(module).submodule_search_locations:
+                        module += ".__main__"
+                    main = import_module(module).main
                     assert main([*words[1:], *map(str, added.get(words[0], []))]) == 0, command
             printed[command] = out.getvalue()
         asked = [headers.get("Range") for path, headers in fake.requests if "sub-01.zip" in path]

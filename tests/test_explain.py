@@ -155,8 +155,11 @@ def test_nice_that_looks_at_one_channel():
     encoder.spatial.weight.data[:, :, others] = 0
     for kind in ("grad-cam by place", "occlusion by channel", "integrated gradients"):
         values = explain(kind, encoder, question()).values
-        # Nothing but the rounding of a cosine, which may depend on how many threads sum.
-        assert abs(values[others]).max() < 1e-6 < abs(values[2]).max() / 100, kind
+        if kind == "occlusion by channel":
+            # Of a cosine the rounding is left, which depends on how many threads sum.
+            assert abs(values[others]).max() < 1e-6 < abs(values[2]).max() / 100
+        else:
+            assert values[2].any() and not values[others].any(), kind
 
 
 def test_nice_that_looks_at_one_token():

@@ -5,10 +5,11 @@
 prints the `GAINS` of `nice_demo.sources.phantom.head`. Phantom subject n is to be about as hard as
 subject n of THINGS-EEG2 was for the published NICE (`PUBLISHED`).
 
-The 200 test pictures are neither read nor measured. 200 *training* concepts play their part: NICE
-is trained on the other concepts as `nice_demo.train` does it, and retrieves the held-out pictures
-from averages over 80 repetitions. Then the gain is corrected and all is done again, until the
-accuracy is within one standard error of the one wanted.
+The 200 test pictures are neither read nor measured here. 200 *training* concepts play their part:
+NICE is trained on the other concepts as `nice_demo.train` does it, and retrieves the held-out
+pictures from averages over 80 repetitions. Then the gain is corrected and all is done again, until
+the accuracy is within one standard error of the one wanted. Where the search begins matters within
+that error: `FIRST_GAIN` and `GROWTH` come from earlier phantoms, whose test accuracy was known.
 """
 
 import argparse

@@ -9,7 +9,7 @@ permutation threshold that holds for all points of the axis together:
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from zlib import crc32
 
@@ -49,6 +49,8 @@ class Recording:
     encoders : dict of str to Module
     data : DataSet or None
         Where the training trials are; None where only the bundle is at hand.
+    averages : dict of int to array
+        The same EEG over fewer repetitions, where it has been read; see `evoked`.
     """
 
     bundle: Bundle
@@ -56,15 +58,29 @@ class Recording:
     eeg: np.ndarray
     encoders: dict[str, nn.Module]
     data: DataSet | None = None
+    averages: dict[int, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def open(cls, bundle: Bundle, subject: str, data: DataSet | None = None) -> "Recording":
         """Open a subject; the EEG of a phantom is generated, which takes some 20 s."""
-        trials, repetitions = bundle.trials(subject), bundle.repetitions[-1]
-        conditions = range(len(bundle.gallery))
-        eeg = np.stack([trials.evoked(condition, repetitions).eeg for condition in conditions])
+        trials, numbers = bundle.trials(subject), bundle.repetitions
+        by_condition = [
+            [trials.evoked(condition, number).eeg for number in numbers]
+            for condition in range(len(bundle.gallery))
+        ]  # in this order, because a phantom makes all averages of a picture at once
+        averages = dict(zip(numbers, np.stack(by_condition, 1), strict=True))
         encoders = {name: bundle.encoder(subject, name) for name in bundle.encoders(subject)}
-        return cls(bundle, subject, eeg, encoders, data)
+        return cls(bundle, subject, averages[numbers[-1]], encoders, data, averages)
+
+    def evoked(self, repetitions: int) -> np.ndarray:
+        """Return test trials averaged over the first `repetitions`, shaped as `eeg`."""
+        if repetitions not in self.averages:
+            trials = self.bundle.trials(self.subject)
+            conditions = range(len(self.bundle.gallery))
+            self.averages[repetitions] = np.stack(
+                [trials.evoked(condition, repetitions).eeg for condition in conditions]
+            )
+        return self.averages[repetitions]
 
     @property
     def channels(self) -> list[str]:
@@ -170,6 +186,33 @@ class Found:
     series: list[SubjectSeries] = field(default_factory=list)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     about: dict = field(default_factory=dict)
+
+    def save(self, path: Path, made_of: str) -> None:
+        """Write a file, with a hash of what the result was made of."""
+        tensors = {f"array {name}": array for name, array in self.arrays.items()}
+        for i, one in enumerate(self.series):
+            tensors |= {f"ranks {i}": one.ranks, f"null {i}": one.null}
+        described = [_described(one) for one in self.series]
+        _write(path, {"made of": made_of, "series": described, "about": self.about}, tensors)
+
+    @classmethod
+    def open(cls, path: Path, made_of: str) -> "Found | None":
+        """Read what `save` wrote; None where it isn't there, is damaged, or was made of else."""
+        try:
+            said, tensors = _read(path)
+            if said["made of"] != made_of:
+                return None
+            series = [
+                SubjectSeries(
+                    **(one | {"axes": tuple(Axis(**axis) for axis in one["axes"])}),
+                    ranks=tensors[f"ranks {i}"],
+                    null=tensors[f"null {i}"],
+                )
+                for i, one in enumerate(said["series"])
+            ]
+            return cls(series, _arrays(tensors), said["about"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return None
 
 
 def measure(
@@ -384,20 +427,13 @@ class Analysis:
 
     def save(self, path: Path) -> None:
         """Write the file."""
-        described = [
-            {key: value for key, value in asdict(one).items() if key not in ("ranks", "thresholds")}
-            for one in self.series
-        ]
         tensors = {f"array {name}": array for name, array in self.arrays.items()}
         for i, one in enumerate(self.series):
             narrow = np.uint8 if one.ways < 256 else np.uint16
             tensors[f"ranks {i}"] = one.ranks.astype(narrow)
             tensors[f"thresholds {i}"] = one.thresholds.astype(np.float64)
-        # One entry: several are written in an order that changes, and with it the file's hash.
-        said = {"name": self.name, "series": described, "about": self.about}
-        tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-        with complete_file(path) as part:
-            save_file(tensors, part, {"analysis": json.dumps(said, ensure_ascii=False)})
+        described = [_described(one) for one in self.series]
+        _write(path, {"name": self.name, "series": described, "about": self.about}, tensors)
 
     @classmethod
     def open(cls, path: Path) -> "Analysis":
@@ -409,27 +445,63 @@ class Analysis:
             Where the file is missing or damaged.
         """
         try:
-            with safe_open(path, "numpy") as file:
-                said = json.loads((file.metadata() or {})["analysis"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            said, tensors = _read(path)
             series = [
                 Series(
-                    **{key: value for key, value in one.items() if key != "axes"},
-                    axes=tuple(Axis(**axis) for axis in one["axes"]),
+                    **(one | {"axes": tuple(Axis(**axis) for axis in one["axes"])}),
                     ranks=tensors[f"ranks {i}"].astype(np.uint16),
                     thresholds=tensors[f"thresholds {i}"],
                 )
                 for i, one in enumerate(said["series"])
             ]
-            arrays = {
-                name.removeprefix("array "): tensor
-                for name, tensor in tensors.items()
-                if name.startswith("array ")
-            }
-            return cls(said["name"], series, arrays, said["about"])
+            return cls(said["name"], series, _arrays(tensors), said["about"])
         except FileNotFoundError:
             raise InputError(f"{path} is missing; run python -m nice_demo.analyse.") from None
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{path} can't be read as an analysis ({one_line(error)}); analyse anew."
             ) from None
+
+
+def stored(bundle: Bundle, name: str) -> Analysis | None:
+    """Open an analysis that a bundle holds; None where it holds none of this name."""
+    file = f"analyses/{name}.safetensors"
+    return Analysis.open(bundle.file(file)) if file in bundle.manifest["files"] else None
+
+
+def _described(series: SubjectSeries | Series) -> dict:
+    return {
+        one.name: getattr(series, one.name)
+        for one in fields(series)
+        if one.name not in ("axes", "ranks", "null", "thresholds")
+    } | {"axes": [asdict(axis) for axis in series.axes]}
+
+
+def _write(path: Path, said: dict, tensors: dict[str, np.ndarray]) -> None:
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    # One entry: several are written in an order that changes, and with it the file's hash.
+    with complete_file(path) as part:
+        save_file(tensors, part, {"analysis": json.dumps(said, ensure_ascii=False)})
+
+
+def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    with safe_open(path, "numpy") as file:
+        said = json.loads((file.metadata() or {})["analysis"])
+        return said, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _arrays(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    mark = "array "
+    return {name[len(mark) :]: array for name, array in tensors.items() if name.startswith(mark)}
+
+
+def stored(bundle: Bundle, name: str) -> Analysis | None:
+    """Open an analysis that a bundle brings along; None where it brings none of this name.
+
+    Raises
+    ------
+    InputError
+        Where the file is damaged.
+    """
+    file = f"analyses/{name}.safetensors"
+    return Analysis.open(bundle.file(file)) if file in bundle.manifest["files"] else None

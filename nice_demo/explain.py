@@ -17,12 +17,10 @@ al., "On the interpretation of weight vectors", NeuroImage 2014). "pattern" undo
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MethodType
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,7 +31,6 @@ from nice_demo.encoders import encoder_name
 from nice_demo.encoders.nice import KERNEL, NICE, POOL, STRIDE, LiteralNICE
 from nice_demo.errors import InputError
 from nice_demo.montage import REGIONS
-from nice_demo.sources.phantom.trials import BASELINE
 
 WINDOW = 0.04  # s, set to zero at once by "occlusion by window"
 STEPS = 16  # points at which integrated gradients take the gradient
@@ -94,16 +91,12 @@ class Question:
         if decoding.evoked is None:
             raise InputError("There is no EEG behind these embeddings; open a bundle with EEG.")
         row = decoding.condition if candidate is None else candidate
-        trials, whitening = bundle.manifest["trials"], None
-        if trials["kind"] == "phantom":
-            with safe_open(bundle.file(trials["files"][decoding.subject]), "numpy") as file:
-                whitening = file.get_tensor("whitening")
         return cls(
             decoding.evoked.eeg,
             bundle.gallery.embeddings[row],
             bundle.montage.names,
             float(bundle.manifest["sfreq"]),
-            whitening=whitening,
+            whitening=bundle.trials(decoding.subject).whitening,
         )
 
     @property
@@ -495,29 +488,54 @@ class Score:
     times: float | None
 
 
-def open_truth(bundle: Bundle, subject: str) -> np.ndarray:
-    """Read what is known of a phantom subject.
+@dataclass(frozen=True)
+class Truth:
+    """Where and when the EEG depends on the picture: the response's SD over the test pictures.
 
-    Returns
-    -------
-    array of shape (n_channels, n_times)
-        Standard deviation over test pictures of the response without noise, V against Fz, from
-        0 s on.
+    The response is that without noise. Maps are to be compared with it in their own space: see
+    `of`. Not all that depends on the picture can be of use to an encoder, which is to say what
+    the picture's *embedding* is: what early visual cortex makes of contrasts it may well ignore.
+
+    Attributes
+    ----------
+    volts : array of shape (n_channels, n_times)
+        V against Fz, from 0 s on: what the sources look like.
+    whitened : array of shape (n_channels, n_times)
+        Of the response as encoders see it, each picture's multiplied by Σ^(−1/2); the unit is
+        about the noise's SD in a trial. Where noise is strong, there is less of it than in volts.
+    """
+
+    volts: np.ndarray
+    whitened: np.ndarray
+
+    def of(self, kind: str) -> np.ndarray:
+        """Return the truth in the space of this kind of map: volts for "pattern", else whitened."""
+        return getattr(self, space_of(kind))
+
+
+def space_of(kind: str) -> str:
+    """Return in which space a kind of map lives: "volts" or "whitened"."""
+    return "volts" if kind == "pattern" else "whitened"
+
+
+def open_truth(bundle: Bundle, subject: str) -> Truth:
+    """Compute what is known of a phantom subject.
 
     Raises
     ------
     InputError
         Where nothing is known, as of real subjects.
     """
-    bundle.encoders(subject)  # refuses a subject who isn't there
-    name = f"truth/{Path(bundle.manifest['trials']['files'][subject]).name}"
-    if name not in bundle.manifest["files"]:
+    trials = bundle.trials(subject)
+    responses = trials.responses()
+    if responses is None:
         raise InputError(
             f"Nobody knows the true sources of subject {subject} in {bundle.name}; "
             "only of phantom subjects they are known."
         )
-    with safe_open(bundle.file(name), "numpy") as file:
-        return file.get_tensor("specific")[:, BASELINE:]
+    # The mean over sessions: all have as many test trials.
+    whitened = np.mean(trials.whitening, 0, dtype=float) @ responses
+    return Truth(responses.std(0), whitened.std(0))
 
 
 def score(found: Map, truth: np.ndarray, positions: np.ndarray) -> Score:
@@ -532,8 +550,8 @@ def score(found: Map, truth: np.ndarray, positions: np.ndarray) -> Score:
     ----------
     found : Map
     truth : array of shape (n_channels, n_times)
-        See `open_truth`; the map's channels and samples. Its root mean square over time is the
-        true map, over channels the true time course.
+        See `Truth.of`; the map's channels and samples. Its root mean square over time is the true
+        map, over channels the true time course; see `summary`.
     positions : array of shape (n_channels, 3)
         Of the electrodes, m.
 
@@ -557,10 +575,9 @@ def score(found: Map, truth: np.ndarray, positions: np.ndarray) -> Score:
         )
     scored = Score(None, None, None, None, None, None)
     if over_time is not None:
-        course = np.sqrt(np.square(truth).mean(0))
-        scored = replace(scored, times=rank_correlation(over_time, course))
+        scored = replace(scored, times=rank_correlation(over_time, summary(truth)[1]))
     if over_channels is not None:
-        strength = np.sqrt(np.square(truth).mean(1))
+        strength = summary(truth)[0]
         distance = 1000 * np.linalg.norm(positions[:, None] - positions, axis=2)  # mm
         to_nearest = distance[:, _peaks(strength, distance)].min(1)  # from each electrode
         to_strongest = distance[:, strength.argmax()]
@@ -574,6 +591,12 @@ def score(found: Map, truth: np.ndarray, positions: np.ndarray) -> Score:
             chance_to_strongest=float(to_strongest.mean()),
         )
     return scored
+
+
+def summary(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the true map (n_channels,) and time course (n_times,) of (n_channels, n_times)."""
+    power = np.square(truth)
+    return np.sqrt(power.mean(1)), np.sqrt(power.mean(0))
 
 
 def _peaks(values: np.ndarray, distance: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from nice_demo.errors import InputError
-from nice_demo.sources.phantom.trials import SFREQ, TMIN, Phantom
+from nice_demo.sources.phantom.trials import BASELINE, SFREQ, TMIN, Phantom
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,27 @@ class Evoked:
 
 
 class Trials(Protocol):
-    """What can be asked of a subject's test trials."""
+    """What can be asked of a subject's test trials.
+
+    Attributes
+    ----------
+    whitening : array of shape (n_sessions, n_channels, n_channels) or None
+        Σ^(−1/2) of each session, against Fz; None where it isn't known.
+    """
+
+    whitening: np.ndarray | None
 
     def evoked(self, condition: int, repetitions: int) -> Evoked:
         """Average the first `repetitions` trials of a picture."""
+
+    def responses(self) -> np.ndarray | None:
+        """Return what the trials would be without noise, which is known of phantoms alone.
+
+        Returns
+        -------
+        array of shape (n_conditions, n_channels, n_times) or None
+            V against Fz; samples as of `Evoked.eeg`.
+        """
 
 
 class PhantomTrials:
@@ -55,6 +72,7 @@ class PhantomTrials:
 
     def __init__(self, phantom: Phantom, repetitions: list[int]) -> None:
         self._phantom, self.repetitions = phantom, repetitions
+        self.whitening = phantom.whitening
         # A picture's averages take 1 MB; ten subjects with eight pictures each stay below 100 MB.
         self._averages = lru_cache(maxsize=8)(self._make)
 
@@ -70,6 +88,11 @@ class PhantomTrials:
         times = TMIN + np.arange(volts.shape[2]) / SFREQ
         return Evoked(whitened[which], volts[which], times)
 
+    def responses(self) -> np.ndarray:
+        """Return the responses without noise, neighbours or variation, V against Fz."""
+        conditions = range(len(self._phantom.drives))
+        return np.stack([self._phantom.expected(c)[:, BASELINE:] for c in conditions])
+
 
 class StoredTrials:
     """Averages over the first repetitions, read from a file as they are asked for.
@@ -81,6 +104,8 @@ class StoredTrials:
     repetitions : list of int
         Number of repetitions in each average.
     """
+
+    whitening = None
 
     def __init__(self, path: Path, repetitions: list[int]) -> None:
         self.path, self.repetitions = path, repetitions
@@ -98,6 +123,9 @@ class StoredTrials:
         with safe_open(self.path, "numpy") as file:
             eeg = file.get_slice("eeg")[condition : condition + 1][0, which]
         return Evoked(eeg.astype(np.float32), None, np.empty(0))
+
+    def responses(self) -> None:
+        """Return None: nobody knows them."""
 
 
 def open_trials(kind: str, path: Path, repetitions: list[int]) -> Trials:

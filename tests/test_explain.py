@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from sentences import refuses
 from test_nice import unsettle
 from torch import nn
@@ -29,6 +30,7 @@ from nice_demo.explain import (
     score,
 )
 from nice_demo.montage import REGIONS
+from nice_demo.sources.phantom.trials import Phantom
 
 NAMES = ["Fp1", "Cz", "P7", "O1", "O2"]
 SIZES = {"channels": 5, "times": 93, "dim": 12}
@@ -423,7 +425,7 @@ def test_maps_of_a_bundle_find_its_truth(tiny_bundle):
     subject = bundle.subjects[0]
     most = bundle.repetitions[-1]
     truth = open_truth(bundle, subject)
-    assert truth.shape == (63, 250)
+    assert truth.volts.shape == truth.whitened.shape == (63, 250)
     for name in ("nice", "ridge"):
         encoder = bundle.encoder(subject, name)
         maps = []
@@ -437,7 +439,7 @@ def test_maps_of_a_bundle_find_its_truth(tiny_bundle):
             assert abs(found.error) < 1e-3 * max(abs(gained), 0.01)
             assert found.times[[0, -1]].tolist() == [0, 0.996]
             maps.append(found)
-        scored = score(average(maps), truth, bundle.montage.positions)
+        scored = score(average(maps), truth.of(found.kind), bundle.montage.positions)
         assert scored.channels > 0.3 and scored.times > 0.3
         assert 0 <= scored.to_nearest <= scored.to_strongest <= 250
     other = Question.of(bundle, decoding, candidate=1)
@@ -446,6 +448,26 @@ def test_maps_of_a_bundle_find_its_truth(tiny_bundle):
         lambda: Question.of(bundle, replace(decoding, evoked=None)),
         "There is no EEG behind these embeddings",
     )
+
+
+def test_truth_against_a_slow_one(tiny_bundle):
+    bundle = Bundle(tiny_bundle)
+    subject = bundle.subjects[0]
+    truth = open_truth(bundle, subject)
+    stored = load_file(tiny_bundle / "truth" / "sub-01.safetensors")["specific"]
+    np.testing.assert_allclose(truth.volts, stored[:, 50:], rtol=1e-5)
+    phantom = Phantom.open(tiny_bundle / "trials" / "sub-01.safetensors")
+    whitened = []
+    for condition in range(len(bundle.gallery)):
+        volts = phantom.expected(condition)[:, 50:]
+        whitened.append(sum(matrix @ volts for matrix in phantom.whitening) / 4)
+    np.testing.assert_allclose(truth.whitened, np.std(whitened, axis=0), rtol=1e-9)
+    assert truth.of("pattern") is truth.volts
+    assert all(truth.of(kind) is truth.whitened for kind in KINDS if kind != "pattern")
+    # It is the true response: in the mean over repetitions, of little noise, it shows.
+    trials = bundle.trials(subject)
+    evoked = np.stack([trials.evoked(c, 80).eeg for c in range(len(whitened))])
+    assert np.corrcoef(np.ravel(whitened), evoked.ravel())[0, 1] > 0.5
 
 
 def test_real_subjects_have_no_known_truth(stored_bundle):

@@ -1,4 +1,4 @@
-"""What the decoded embeddings mean: do they lie to each other as the pictures do?
+"""What decoded embeddings mean: whether they lie to each other as the pictures do.
 
 In flow the embeddings that encoders make of the test trials; out flow their similarities to each
 other, how far these go along with those of the pictures' own embeddings (representational
@@ -73,9 +73,7 @@ def analyse(recording: Recording, permutations: int = PERMUTATIONS, draws: int =
     categories = list(dict.fromkeys(names))
     of_candidate = np.array([categories.index(name) for name in names])
     has_categories = (
-        "" not in categories
-        and len(categories) > 1
-        and np.bincount(of_candidate).max() >= FEWEST
+        "" not in categories and len(categories) > 1 and np.bincount(of_candidate).max() >= FEWEST
     )
     arrays = {}
     for name, encoder in recording.encoders.items():
@@ -119,8 +117,10 @@ def analyse(recording: Recording, permutations: int = PERMUTATIONS, draws: int =
             "order": list(range(len(gallery))),
             "categories": [],
             "category": [],
-            "left_out": "The gallery doesn't name a category for each candidate, two or more with "
-            "at least three pictures in one, so that confusions by category aren't counted.",
+            "left_out": [
+                "The gallery doesn't name a category for each candidate, two or more with at least "
+                "three pictures in one, so that confusions by category aren't counted."
+            ],
         }
     return Found(arrays=arrays, about=about)
 
@@ -216,10 +216,10 @@ def _weighted_correlation(one: np.ndarray, other: np.ndarray, weight: np.ndarray
     for levels in (one, other):
         count = np.bincount(levels, weight)
         rank = (np.cumsum(count) - (count - 1) / 2)[levels]  # the mean of all that tie
-        ranked.append(rank - np.average(rank, weights=weight) if weight.any() else rank)
+        ranked.append(rank - weight @ rank / max(weight.sum(), 1))
     x, y = ranked
-    size = np.sqrt((weight * x * x).sum() * (weight * y * y).sum())
-    return float((weight * x * y).sum() / size) if size > 0 else 0.0
+    size = np.sqrt((weight @ (x * x)) * (weight @ (y * y)))
+    return float(weight @ (x * y) / size) if size > 0 else 0.0
 
 
 def _figure(value: float, drawn: np.ndarray, null: np.ndarray, level: float) -> np.ndarray:
@@ -230,6 +230,8 @@ def _figure(value: float, drawn: np.ndarray, null: np.ndarray, level: float) -> 
 
 def _test(value: float, null: np.ndarray, level: float) -> tuple[float, float]:
     """Return the permutation p and the threshold."""
+    if np.isnan(value):
+        return np.nan, np.nan
     # The tolerance is for sums of the same numbers in another order.
     p = (1 + (null >= value - 1e-12).sum()) / (1 + len(null))
     return p, np.quantile(null, 1 - level, method="higher")
@@ -352,4 +354,5 @@ def over_subjects(figures: np.ndarray, null: np.ndarray) -> np.ndarray:
     if n > 1:
         half = stats.t.ppf(0.975, n - 1) * value.std(0, ddof=1) / np.sqrt(n)
     tested = [_test(*one, LEVEL) for one in zip(mean, of_shuffles, strict=True)]
-    return np.column_stack([mean, mean - half, mean + half, figures[:, :, 3].mean(0), *zip(*tested, strict=True)])
+    chance = figures[:, :, 3].mean(0)
+    return np.column_stack([mean, mean - half, mean + half, chance, *np.transpose(tested)])

@@ -11,16 +11,18 @@ over time, those of a channel side by side. With `forty_ms`, the decoder is the 
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from nice_demo.analysis.series import Recording
-from nice_demo.eegset import TrainingSet
+from nice_demo.eegset import DataSet, TrainingSet
 from nice_demo.encoders.ridge import WINDOW, Sums
 from nice_demo.errors import InputError
 from nice_demo.retrieval import ranks, similarity
-from nice_demo.train import RIDGE_STRENGTHS, Settings, held_out
+from nice_demo.settings import Settings, held_out
+from nice_demo.train import RIDGE_STRENGTHS
 from nice_demo.training_data import TrainingData
 
 ROWS = 1000  # trials at once
@@ -150,8 +152,8 @@ def features(eeg: np.ndarray, times_to_features: np.ndarray) -> np.ndarray:
     -------
     array of shape (n_trials, n_channels · n_bins), float32
     """
-    weights = np.asarray(times_to_features, np.float32)
-    return (np.asarray(eeg, np.float32) @ weights).reshape(len(eeg), -1)
+    found = np.asarray(eeg, np.float32) @ np.asarray(times_to_features, np.float32)
+    return found.reshape(len(found), found.shape[1] * found.shape[2])
 
 
 def moments(
@@ -234,35 +236,23 @@ def of_subject(
             f"The pictures in {data.folder} were embedded by another image model than the "
             "bundle's; give the data that the bundle was trained on."
         )
-    usual = forty_ms(size[1])
-    if times_to_features is None or np.array_equal(times_to_features, usual):
-        changed = (training.folder / "train.safetensors").stat().st_mtime_ns
-        wanted = _Wanted(training, data.train_gallery.embeddings, held_of(recording), changed)
-        return _forty_ms_moments(wanted)
-    return moments(training, data.train_gallery.embeddings, held_of(recording), times_to_features)
-
-
-class _Wanted:
-    """What `moments` takes, equal where the files and the held-out pictures are."""
-
-    def __init__(self, training, pictures, held, changed) -> None:
-        self.what = training, pictures, held
-        self.key = training.folder.resolve(), changed, held.tobytes()
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Wanted) and self.key == other.key
+    held, usual = held_of(recording), forty_ms(size[1])
+    if times_to_features is not None and not np.array_equal(times_to_features, usual):
+        return moments(training, data.train_gallery.embeddings, held, times_to_features)
+    changed = (training.folder / "train.safetensors").stat().st_mtime_ns
+    return _forty_ms_moments(data.folder.resolve(), int(subject), held.tobytes(), changed)
 
 
 @lru_cache(maxsize=10)  # some 30 MB each
-def _forty_ms_moments(wanted: _Wanted) -> Moments:
-    training, pictures, held = wanted.what
-    return moments(training, pictures, held, forty_ms(training.train.shape[3]))
+def _forty_ms_moments(folder: Path, subject: int, held: bytes, changed: int) -> Moments:
+    data = DataSet.open(folder)
+    training = data.training_set(subject)
+    times_to_features = forty_ms(training.train.shape[3])
+    pictures = data.train_gallery.embeddings
+    return moments(training, pictures, np.frombuffer(held, bool), times_to_features)
 
 
-def _data(recording: Recording):
+def _data(recording: Recording) -> DataSet:
     if recording.data is None:
         raise InputError(
             "Decoders can't be trained anew without the training trials; give the data folder."

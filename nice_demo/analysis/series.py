@@ -346,12 +346,10 @@ class Series:
         if subject is not None:
             hits = hits[[self.subjects.index(subject)]]
         subjects, trials = len(hits), hits.shape[-1]
-        # How often each trial is drawn, by draw and subject.
-        weight = rng.multinomial(trials, np.full(trials, 1 / trials), (draws, subjects)) / trials
-        of_subject = rng.multinomial(subjects, np.full(subjects, 1 / subjects), draws) / subjects
-        drawn = np.einsum(
-            "ds,dst,spt->dp", of_subject, weight, hits.reshape(subjects, -1, trials), optimize=True
-        )
+        times = rng.multinomial(subjects, np.full(subjects, 1 / subjects), draws)
+        # So many trials of each subject are drawn, anew for each time it was drawn.
+        weight = rng.multinomial(times * trials, np.full(trials, 1 / trials)) / (subjects * trials)
+        drawn = np.einsum("dst,spt->dp", weight, hits.reshape(subjects, -1, trials), optimize=True)
         low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
         return low.reshape(hits.shape[1:-1]), high.reshape(hits.shape[1:-1])
 
@@ -493,15 +491,3 @@ def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
 def _arrays(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     mark = "array "
     return {name[len(mark) :]: array for name, array in tensors.items() if name.startswith(mark)}
-
-
-def stored(bundle: Bundle, name: str) -> Analysis | None:
-    """Open an analysis that a bundle brings along; None where it brings none of this name.
-
-    Raises
-    ------
-    InputError
-        Where the file is damaged.
-    """
-    file = f"analyses/{name}.safetensors"
-    return Analysis.open(bundle.file(file)) if file in bundle.manifest["files"] else None

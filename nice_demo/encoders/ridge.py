@@ -1,5 +1,7 @@
 """Ridge regression from EEG to picture embeddings: the honest linear baseline."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -31,37 +33,44 @@ def _averages(eeg: Tensor) -> Tensor:
     return functional.avg_pool1d(eeg, WINDOW).flatten(1)
 
 
-class RidgeFit:
-    """Ridge regression fitted in one pass over batches, for several strengths at once.
+@dataclass
+class Sums:
+    """The sums over rows that ridge regression of y on x needs, in float64.
 
-    The sums XᵀX and XᵀY are all that has to be kept, so the data may be larger than memory.
+    Rows themselves needn't be kept, so the data may be larger than memory.
 
-    Parameters
+    Attributes
     ----------
-    channels, times, dim : int
-        As for `Ridge`.
+    count : int
+        Number of rows.
+    sum_x : array of shape (n_features,)
+    sum_y : array of shape (dim,)
+    xx : array of shape (n_features, n_features)
+    xy : array of shape (n_features, dim)
     """
 
-    def __init__(self, channels: int, times: int, dim: int) -> None:
-        self.sizes = channels, times, dim
-        features = channels * (times // WINDOW)
-        self.count = 0
-        self.sum_x = np.zeros(features)
-        self.sum_y = np.zeros(dim)
-        self.xx = np.zeros((features, features))
-        self.xy = np.zeros((features, dim))
+    count: int
+    sum_x: np.ndarray
+    sum_y: np.ndarray
+    xx: np.ndarray
+    xy: np.ndarray
 
-    def add(self, eeg: Tensor, pictures: Tensor) -> None:
-        """Take in a batch: EEG (batch, channels, times) and embeddings (batch, dim)."""
-        x, y = _averages(eeg).double().numpy(), pictures.double().numpy()
+    @classmethod
+    def empty(cls, n_features: int, dim: int) -> "Sums":
+        """Return the sums over no rows."""
+        square, mixed = np.zeros((n_features, n_features)), np.zeros((n_features, dim))
+        return cls(0, np.zeros(n_features), np.zeros(dim), square, mixed)
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Take in rows: x (n_rows, n_features) and y (n_rows, dim), both float64."""
         self.count += len(x)
         self.sum_x += x.sum(0)
         self.sum_y += y.sum(0)
         self.xx += x.T @ x
         self.xy += x.T @ y
 
-    def solve(self, strengths: list[float]) -> list[Ridge]:
-        """Return one fitted encoder for each strength.
+    def solve(self, strengths: list[float]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return a weight (n_features, dim) and an intercept (dim,) for each strength.
 
         Parameters
         ----------
@@ -73,12 +82,37 @@ class RidgeFit:
         xy = self.xy / self.count - np.outer(mean_x, mean_y)
         values, vectors = np.linalg.eigh(xx)
         rotated = vectors.T @ xy
+        weights = [
+            vectors @ (rotated / (values + strength * values.mean())[:, None])
+            for strength in strengths
+        ]
+        return [(weight, mean_y - mean_x @ weight) for weight in weights]
+
+
+class RidgeFit:
+    """Ridge regression fitted in one pass over batches, for several strengths at once.
+
+    Parameters
+    ----------
+    channels, times, dim : int
+        As for `Ridge`.
+    """
+
+    def __init__(self, channels: int, times: int, dim: int) -> None:
+        self.sizes = channels, times, dim
+        self.sums = Sums.empty(channels * (times // WINDOW), dim)
+
+    def add(self, eeg: Tensor, pictures: Tensor) -> None:
+        """Take in a batch: EEG (batch, channels, times) and embeddings (batch, dim)."""
+        self.sums.add(_averages(eeg).double().numpy(), pictures.double().numpy())
+
+    def solve(self, strengths: list[float]) -> list[Ridge]:
+        """Return one fitted encoder for each strength; see `Sums.solve`."""
         fitted = []
-        for strength in strengths:
-            weight = vectors @ (rotated / (values + strength * values.mean())[:, None])
+        for weight, intercept in self.sums.solve(strengths):
             encoder = Ridge(*self.sizes)
             with torch.no_grad():
                 encoder.linear.weight.copy_(torch.from_numpy(weight.T))
-                encoder.linear.bias.copy_(torch.from_numpy(mean_y - mean_x @ weight))
+                encoder.linear.bias.copy_(torch.from_numpy(intercept))
             fitted.append(encoder.eval())
         return fitted

@@ -84,7 +84,8 @@ def _made_of(bundle: Bundle, data: DataSet | None) -> str:
     package = Path(__file__).parent
     code = [*package.glob("*.py"), *package.glob("analysis/*.py"), *package.glob("encoders/*.py")]
     trained = fingerprint([data.training_set(s) for s in data.subjects]) if data else None
-    known = [files, trained, [sha256(path) for path in sorted(code)]]
+    temperatures = bundle.manifest["encoders"]
+    known = [files, temperatures, trained, [sha256(path) for path in sorted(code)]]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 

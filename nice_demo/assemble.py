@@ -2,6 +2,10 @@
 
 import platform
 import shutil
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import import_module
+from itertools import combinations, islice
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +14,17 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from nice_demo.bundle import OTHER_SUBJECTS, Bundle, write_manifest
-from nice_demo.eegset import DataSet
+from nice_demo.calibration import at_more_repetitions, shared_variance, temperature
+from nice_demo.eegset import DataSet, TrainingSet
+from nice_demo.encoders import embed, open_encoder
 from nice_demo.errors import InputError
 from nice_demo.files import complete_folder
 from nice_demo.pictures import picture_file
+from nice_demo.retrieval import similarity
+from nice_demo.settings import Settings, held_out
+from nice_demo.training_data import other_subjects
 
+SPLITS = 3  # halvings of the training trials; four can be halved in so many ways
 _OWN = {"encoders", "trials", "truth"}  # folders of a bundle
 _SAID_ELSEWHERE = {"subject", "channels", "sfreq", "tmin", "test_repetitions"}
 
@@ -41,6 +51,154 @@ def pictures_of(data: DataSet) -> dict[str, Path]:
                 )
             found[candidate.picture] = file
     return found
+
+
+# ---------------------------------------------------------------- confidence
+
+
+@lru_cache(maxsize=10)  # several encoders, and left-out subjects, need the same
+def _held_out_trials(folder: Path, conditions: tuple[int, ...]) -> tuple[np.ndarray, int]:
+    """Return training trials of some conditions, and how many repetitions are in each.
+
+    A phantom's data folder has averages only; its single trials are generated again, so that as
+    much is known of them as of a real recording's. The latter are read as they are needed.
+
+    Returns
+    -------
+    trials : array of shape (n_conditions, n_repetitions, n_channels, n_times)
+    averaged : int
+    """
+    eeg = TrainingSet.open(folder)
+    if (folder / "phantom.safetensors").exists():
+        source = import_module("nice_demo.sources.phantom.held_out")  # needs MNE
+        return source.single_trials(folder, np.array(conditions)), 1
+    return np.array(eeg.train[list(conditions)]), eeg.meta.get("train_repetitions_averaged", 1)
+
+
+def one_of_each(concepts: list[str]) -> list[np.ndarray]:
+    """Make sets of pictures with one of each concept, so that they differ as test pictures do.
+
+    Returns
+    -------
+    list of arrays of int
+        The first picture of each concept, the second of each that has two, and so on; sets of
+        fewer than two are left out.
+    """
+    count: dict[str, int] = {}
+    place = []
+    for concept in concepts:
+        place.append(count.get(concept, 0))
+        count[concept] = place[-1] + 1
+    sets = [np.flatnonzero(np.array(place) == k) for k in range(max(place, default=-1) + 1)]
+    return [one for one in sets if len(one) > 1]
+
+
+def fit_temperatures(
+    embed: Callable[[np.ndarray], np.ndarray],
+    trials: list[np.ndarray],
+    averaged: int,
+    concepts: list[str],
+    pictures: np.ndarray,
+    repetitions: list[int],
+) -> dict:
+    """Fit an encoder's temperatures on pictures that it was not trained on.
+
+    Parameters
+    ----------
+    embed : callable
+        EEG (n_trials, n_channels, n_times) → embeddings (n_trials, dim).
+    trials : list of arrays of shape (n_pictures, n_repetitions, n_channels, n_times)
+        One for each subject whose trials it was trained on.
+    averaged : int
+        Repetitions that are in each trial already.
+    concepts : list of str
+    pictures : array of shape (n_pictures, dim)
+        Embeddings.
+    repetitions : list of int
+        For which numbers of test repetitions temperatures are wanted.
+
+    Returns
+    -------
+    dict
+        What the manifest says of the encoder: "temperature" by number of repetitions, fitted for
+        as many as there are in `trials`, and beyond them extrapolated
+        (`nice_demo.calibration.at_more_repetitions`); "calibration", on what. Empty where there
+        are no two concepts to tell apart.
+    """
+    sets = one_of_each(concepts)
+    if not sets:
+        return {}
+    most = min(one.shape[1] for one in trials)
+
+    def average(one: np.ndarray, which: list[int]) -> np.ndarray:
+        return embed(one[:, which].mean(1, dtype=np.float32))
+
+    fitted = {}
+    for count in range(1, most + 1):
+        embeddings = [average(one, list(range(count))) for one in trials]
+        similarities = [
+            similarity(rows[chosen], pictures[chosen]) for rows in embeddings for chosen in sets
+        ]
+        target = [np.arange(len(chosen)) for _ in trials for chosen in sets]
+        fitted[count * averaged] = temperature(similarities, target)
+    temperatures = {number: found.value for number, found in fitted.items()}
+    half, shared = most // 2, None
+    if half:
+        # The first trial with each choice of others, against as many of the rest.
+        ones = [(0, *more) for more in islice(combinations(range(1, most), half - 1), SPLITS)]
+        rests = [[trial for trial in range(most) if trial not in one][:half] for one in ones]
+        shared = float(
+            np.mean([
+                shared_variance(average(eeg, list(one)), average(eeg, rest))
+                for eeg in trials
+                for one, rest in zip(ones, rests, strict=True)
+            ])
+        )  # fmt: skip
+        last = most * averaged
+        for number in repetitions:
+            if number > last:
+                temperatures[number] = at_more_repetitions(
+                    temperatures[last], last, number, shared, half * averaged
+                )
+    return {
+        "temperature": {str(number): value for number, value in sorted(temperatures.items())},
+        "calibration": {
+            "concepts": len(sets[0]),
+            "pictures": sum(map(len, sets)),
+            "fitted": list(fitted),
+            "at_bound": [number for number, found in fitted.items() if found.at_bound],
+            "shared_variance": shared,
+            "of_repetitions": half * averaged if half else None,
+        },
+    }
+
+
+def _calibrate(
+    data: DataSet, trained_on: str, run: dict, encoder: Path, repetitions: list[int]
+) -> dict:
+    """Fit the temperatures of an encoder that ships, as `fit_temperatures` returns them."""
+    gallery, subject = data.train_gallery, int(run["subject"])
+    concepts = [candidate.concept for candidate in gallery.candidates]
+    held = np.flatnonzero(held_out(concepts, Settings(**run["settings"]), run["seed"]))
+    if trained_on == OTHER_SUBJECTS:
+        sets = other_subjects(data, subject)
+    else:
+        sets = [data.training_set(subject)]
+    found = [_held_out_trials(eeg.folder, tuple(held.tolist())) for eeg in sets]
+    if len({averaged for _, averaged in found}) > 1:
+        return {}  # nothing to extrapolate from
+    model = open_encoder(encoder)
+    return fit_temperatures(
+        lambda eeg: embed(model, torch.from_numpy(eeg)).numpy(),
+        [trials for trials, _ in found],
+        found[0][1],
+        [concepts[row] for row in held],
+        gallery.embeddings[held],
+        repetitions,
+    )
+
+
+# ---------------------------------------------------------------- the bundle
 
 
 def assemble(data: DataSet, runs: list[dict], trained_on: str, work: Path, out: Path) -> None:
@@ -76,19 +234,20 @@ def assemble(data: DataSet, runs: list[dict], trained_on: str, work: Path, out: 
         for name in ("encoders", "trials", "truth"):
             (folder / name).mkdir()
         encoders: dict[str, dict] = {subject: {} for subject in subjects}
-        for run in runs:
-            if run["seed"] != seed:
-                continue
-            name = f"sub-{int(run['subject']):02d}_{run['encoder']}"
-            shutil.copyfile(
-                work / f"{name}_seed-{seed}.safetensors", folder / f"encoders/{name}.safetensors"
-            )
-            encoders[run["subject"]][run["encoder"]] = {
+        shipping = [run for run in runs if run["seed"] == seed]
+        shipping.sort(key=lambda run: subjects.index(run["subject"]))  # keeps the encoders' order
+        for run in tqdm(shipping, "calibrating", unit="encoder"):
+            subject, name = run["subject"], f"sub-{int(run['subject']):02d}_{run['encoder']}"
+            path = folder / f"encoders/{name}.safetensors"
+            shutil.copyfile(work / f"{name}_seed-{seed}.safetensors", path)
+            encoders[subject][run["encoder"]] = {
                 "file": f"encoders/{name}.safetensors",
                 "seed": seed,
                 "settings": run["settings"],
                 "best_epoch": run["best_epoch"],
+                **_calibrate(data, trained_on, run, path, first.test_repetitions),
             }
+        _held_out_trials.cache_clear()
         for subject, eeg in sets.items():
             trials = folder / f"trials/sub-{int(subject):02d}.safetensors"
             if simulated_on_demand:

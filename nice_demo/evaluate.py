@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,22 +25,34 @@ from nice_demo.retrieval import (
     Estimate,
     Metrics,
     MetricsOverSubjects,
+    PairedDifference,
     Proportion,
     SubjectMean,
     mean_over_subjects,
     metrics,
+    paired_difference,
+    paired_p,
     permutation_p,
+    ranks,
     similarity,
 )
 from nice_demo.sources.latents import open_latents
 
 LEAST_SEEDS = 3  # for a mean over seeds that is worth printing
+COMPARED = (
+    "Each encoder against {first} on the same trials: difference in points, mean and 95 % t "
+    "interval over subjects."
+)
 OTHER_SEEDS = "Seeds that don't ship: as measured when trained, from the manifest's runs."
+
+
+Measured = dict[str, dict[str, list[Metrics]]]  # by subject and encoder
+Ranks = dict[str, dict[str, list[np.ndarray]]]  # of the pictures seen; in the same order
 
 
 def evaluate_bundle(
     bundle: Bundle, subjects: Sequence[str] | None = None
-) -> dict[str, dict[str, list[Metrics]]]:
+) -> tuple[Measured, Ranks]:
     """Decode all test trials of a bundle anew.
 
     Parameters
@@ -51,8 +63,10 @@ def evaluate_bundle(
 
     Returns
     -------
-    dict of str to dict of str to list of Metrics
+    measured : dict of str to dict of str to list of Metrics
         By subject and encoder; under each protocol, at one repetition and at all.
+    found : dict of str to dict of str to list of arrays of shape (n_trials,)
+        The ranks that these are figures of.
 
     Raises
     ------
@@ -63,18 +77,94 @@ def evaluate_bundle(
     for subject in subjects:
         bundle.encoders(subject)
     ends = {bundle.repetitions[0], bundle.repetitions[-1]}
-    return {
-        subject: {
-            encoder: [found for found in measured if found.repetitions in ends]
-            for encoder, measured in bundle.measure(subject).items()
-        }
-        for subject in tqdm(subjects, "decoding", unit="subject", leave=False)
-    }
+    target = np.arange(len(bundle.gallery))
+    measured: Measured = {}
+    found: Ranks = {}
+    for subject in tqdm(subjects, "decoding", unit="subject", leave=False):
+        measured[subject], found[subject] = {}, {}
+        for encoder, several in bundle.decode(subject).items():
+            at_ends = [one for one in several if one[1] in ends]
+            measured[subject][encoder] = [
+                metrics(similarities, target, protocol=gallery.protocol, repetitions=repetitions)
+                for gallery, repetitions, similarities in at_ends
+            ]
+            found[subject][encoder] = [ranks(similarities, target) for *_, similarities in at_ends]
+    return measured, found
 
 
-def differing(
-    bundle: Bundle, measured: dict[str, dict[str, list[Metrics]]]
-) -> list[tuple[str, str, Metrics]]:
+@dataclass(frozen=True)
+class Comparison:
+    """An encoder against the first, subject by subject on the same trials.
+
+    Attributes
+    ----------
+    encoder, reference : str
+    protocol : str
+    repetitions : int
+    top1, top5 : PairedDifference
+        Above 0 where `encoder` is better.
+    """
+
+    encoder: str
+    reference: str
+    protocol: str
+    repetitions: int
+    top1: PairedDifference
+    top5: PairedDifference
+
+    def to_json(self) -> dict:
+        """Return plain JSON types."""
+        return asdict(self)
+
+
+def compare(measured: Measured, found: Ranks | None = None) -> list[Comparison]:
+    """Compare each encoder with the first, over the subjects that have both.
+
+    Parameters
+    ----------
+    measured, found
+        As `evaluate_bundle` returns them; without `found` there is no McNemar test.
+
+    Returns
+    -------
+    list of Comparison
+        By protocol and repetitions, then encoder.
+    """
+    first, *others = dict.fromkeys(name for by_name in measured.values() for name in by_name)
+    compared = []
+    for place in range(len(next(iter(next(iter(measured.values())).values())))):
+        for encoder in others:
+            subjects = [s for s, by_name in measured.items() if {first, encoder} <= by_name.keys()]
+            if not subjects:
+                continue
+            one = measured[subjects[0]][encoder][place]
+            both = (
+                _difference(measured, found, subjects, encoder, first, place, top) for top in (1, 5)
+            )
+            compared.append(Comparison(encoder, first, one.protocol, one.repetitions, *both))
+    return compared
+
+
+def _difference(
+    measured: Measured,
+    found: Ranks | None,
+    subjects: list[str],
+    encoder: str,
+    reference: str,
+    place: int,
+    top: int,
+) -> PairedDifference:
+    pair = encoder, reference
+    shares = [
+        [getattr(measured[s][which][place], f"top{top}").value for s in subjects] for which in pair
+    ]
+    if found is None:
+        return paired_difference(*shares)
+    hits = [np.concatenate([found[s][which][place] <= top for s in subjects]) for which in pair]
+    return paired_difference(*shares, p=paired_p(*hits))
+
+
+def differing(bundle: Bundle, measured: Measured) -> list[tuple[str, str, Metrics]]:
     """Return subject, encoder and what was measured, wherever the manifest says something else."""
     return [
         (subject, encoder, found)
@@ -123,7 +213,7 @@ class OverSeeds:
         return content
 
 
-def over_seeds(bundle: Bundle, measured: dict[str, dict[str, list[Metrics]]]) -> list[OverSeeds]:
+def over_seeds(bundle: Bundle, measured: Measured) -> list[OverSeeds]:
     """Put the seed that ships beside the others.
 
     Parameters
@@ -317,7 +407,7 @@ def table(figures: Metrics | MetricsOverSubjects, p: dict[str, float] | None = N
     )
 
 
-def _protocol_table(measured: dict[str, dict[str, list[Metrics]]]) -> list[str]:
+def _protocol_table(measured: Measured) -> list[str]:
     """Lay out figures of one protocol: a line for each subject and encoder, then means."""
     columns = next(iter(next(iter(measured.values())).values()))
 
@@ -329,6 +419,8 @@ def _protocol_table(measured: dict[str, dict[str, list[Metrics]]]) -> list[str]:
     def line(name: str, encoder: str, cells: Sequence[str]) -> str:
         return "  ".join([f"{name:>7}  {encoder:<8}", *(f"{text:<21}" for text in cells)]).rstrip()
 
+    encoders = list(dict.fromkeys(name for by_encoder in measured.values() for name in by_encoder))
+
     def figures(several: Sequence[Metrics | MetricsOverSubjects]) -> list[str]:
         return [cell(figure) for found in several for figure in (found.top1, found.top5)]
 
@@ -338,14 +430,12 @@ def _protocol_table(measured: dict[str, dict[str, list[Metrics]]]) -> list[str]:
         for top in ("top-1", "top-5")
     ]
     lines = [line("subject", "encoder", heads)]
-    lines += [
-        line(subject, encoder, figures(several))
-        for subject, by_encoder in measured.items()
-        for encoder, several in by_encoder.items()
-    ]
+    for subject, by_encoder in measured.items():
+        lines += [line(subject, encoder, figures(by_encoder[encoder])) for encoder in by_encoder]
+        lines += [""] * (len(encoders) > 2)  # keeps long groups apart
     chances = [found.chance for one in columns for found in (one.top1, one.top5)]
     lines.append(line("chance", "", [f"{100 * chance:5.1f}" for chance in chances]))
-    for encoder in sorted({name for by_encoder in measured.values() for name in by_encoder}):
+    for encoder in encoders:
         lists = [by_encoder[encoder] for by_encoder in measured.values() if encoder in by_encoder]
         if len(lists) > 1:
             over = [mean_over_subjects(same) for same in zip(*lists, strict=True)]
@@ -357,9 +447,7 @@ def _repetitions(n: int) -> str:
     return f"{n} repetition{'s' * (n > 1)}"
 
 
-def of_protocol(
-    measured: dict[str, dict[str, list[Metrics]]], protocol: str
-) -> dict[str, dict[str, list[Metrics]]]:
+def of_protocol(measured: Measured, protocol: str) -> Measured:
     """Keep the figures of one protocol."""
     return {
         subject: {
@@ -393,6 +481,29 @@ def _seeds_table(spreads: list[OverSeeds]) -> list[str]:
     return [told, "", *lines]
 
 
+def _comparison_table(compared: list[Comparison]) -> list[str]:
+    """Lay out comparisons of one protocol: a line for each encoder and number of repetitions."""
+    rows = [["encoder", "repetitions", "top-1", "better in", "p", "top-5", "better in", "p"]]
+    for one in compared:
+        cells = [text for top in (one.top1, one.top5) for text in difference_cells(top)]
+        rows.append([one.encoder, str(one.repetitions), *cells])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    told = COMPARED.format(first=compared[0].reference)
+    return [told, "better in: so many subjects; p: exact McNemar over all trials.", "", *lines]
+
+
+def difference_cells(one: PairedDifference) -> tuple[str, str, str]:
+    """Return difference in points with its interval, in how many subjects it is better, and p."""
+    text = f"{100 * one.value:+.1f}"
+    if one.low is not None:
+        text += f" ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
+    return text, f"{one.better} of {one.subjects}", _p(one.p)
+
+
 def spread_over_seeds(one: OverSeeds) -> str:
     """Return top-1 and top-5 as mean ± SD over seeds, or that there were too few for that."""
     if len(one.top1) < LEAST_SEEDS:
@@ -401,20 +512,20 @@ def spread_over_seeds(one: OverSeeds) -> str:
     return " / ".join(f"{100 * mean:.1f} ± {100 * sd:.1f}" for mean, sd in spreads)
 
 
-def bundle_table(bundle: Bundle, measured: dict[str, dict[str, list[Metrics]]]) -> str:
+def bundle_table(bundle: Bundle, measured: Measured, found: Ranks | None = None) -> str:
     """Lay out the top-1 and top-5 of a bundle: for each protocol, by subject and by seed.
 
     Parameters
     ----------
     bundle : Bundle
-    measured : dict
+    measured, found : dict
         From `evaluate_bundle`.
     """
     kind = "SIMULATED EEG" if bundle.simulated else bundle.manifest["source"]
     lines = [f"{bundle.name}: {kind}. Each encoder was trained on {bundle.trained_on}."]
     columns = next(iter(next(iter(measured.values())).values()))
-    spreads = over_seeds(bundle, measured)
-    for protocol in dict.fromkeys(found.protocol for found in columns):
+    spreads, compared = over_seeds(bundle, measured), compare(measured, found)
+    for protocol in dict.fromkeys(one.protocol for one in columns):
         lines += [
             "",
             f"{columns[0].ways}-way retrieval in %, {protocol} protocol: {PROTOCOLS[protocol]}.",
@@ -425,6 +536,8 @@ def bundle_table(bundle: Bundle, measured: dict[str, dict[str, list[Metrics]]]) 
             "",
             *_seeds_table([one for one in spreads if one.protocol == protocol]),
         ]
+        if of_this := [one for one in compared if one.protocol == protocol]:
+            lines += ["", *_comparison_table(of_this)]
     return "\n".join(lines)
 
 
@@ -507,7 +620,7 @@ def main(argv: list[str] | None = None) -> int:
         text = table(figures, p)
     else:
         bundle = Bundle(options.bundle)
-        measured = evaluate_bundle(bundle, options.subjects)
+        measured, found = evaluate_bundle(bundle, options.subjects)
         other = differing(bundle, measured)
         content = {
             "bundle": str(options.bundle),
@@ -523,6 +636,7 @@ def main(argv: list[str] | None = None) -> int:
             },
             "over_seeds": [one.to_json() for one in over_seeds(bundle, measured)],
             "note_on_seeds": OTHER_SEEDS,
+            "compared": [one.to_json() for one in compare(measured, found)],
         }
         verdict = "These figures equal those in the manifest."
         if other:
@@ -533,7 +647,7 @@ def main(argv: list[str] | None = None) -> int:
                 for subject, encoder, found in other
             )
             verdict = f"The manifest has other figures for: {places}."
-        text = f"{bundle_table(bundle, measured)}\n\n{verdict}"
+        text = f"{bundle_table(bundle, measured, found)}\n\n{verdict}"
     print(json.dumps(content, indent=1, ensure_ascii=False) if options.json else text)
     return 0
 

@@ -15,10 +15,20 @@ from pathlib import Path
 
 from nice_demo.bundle import MANIFEST, OTHER_SUBJECTS, Bundle
 from nice_demo.errors import InputError, command
-from nice_demo.evaluate import OTHER_SEEDS, OverSeeds, of_protocol, over_seeds
+from nice_demo.evaluate import (
+    COMPARED,
+    OTHER_SEEDS,
+    Comparison,
+    Measured,
+    OverSeeds,
+    compare,
+    difference_cells,
+    of_protocol,
+    over_seeds,
+)
 from nice_demo.evaluate import spread_over_seeds as spread
 from nice_demo.files import complete_file, sha256
-from nice_demo.retrieval import PROTOCOLS, Metrics, Proportion, SubjectMean, mean_over_subjects
+from nice_demo.retrieval import PROTOCOLS, Proportion, SubjectMean, mean_over_subjects
 
 # Top-1 and top-5, 200-way, in %, by subject: NICE within subject, as listed in Table 1 of UBP (Wu
 # et al., CVPR 2025, arXiv 2503.04207).
@@ -33,8 +43,6 @@ PUBLISHED_ON = (
     "Published, not ours: NICE (Song et al., ICLR 2024) as listed in Table 1 of arXiv 2503.04207; "
     "63 channels, 250 Hz, 80 repetitions averaged, candidates are concept centres."
 )
-
-Measured = dict[str, dict[str, list[Metrics]]]  # by subject and encoder, as `evaluate` has them
 
 
 def stored(bundle: Bundle) -> Measured:
@@ -90,10 +98,11 @@ def report(bundle: Bundle) -> str:
         "95 % intervals over trials; for means, t intervals over subjects.",
         "",
     ]
-    spreads = over_seeds(bundle, measured)
+    spreads, compared = over_seeds(bundle, measured), compare(measured)
     for gallery in bundle.galleries:
         lines += _protocol(bundle, of_protocol(measured, gallery.protocol), gallery.protocol)
         lines += _seeds([one for one in spreads if one.protocol == gallery.protocol])
+        lines += _differences([one for one in compared if one.protocol == gallery.protocol])
     seeds = sorted({seed for one in spreads for seed in one.top1})
     lines += ["## Configuration", "", *_table(["", ""], _configuration(bundle, seeds))]
     return "\n".join(lines) + "\n"
@@ -212,6 +221,20 @@ def _seeds(spreads: list[OverSeeds]) -> Iterator[str]:
     yield ""
 
 
+def _differences(compared: list[Comparison]) -> Iterator[str]:
+    """Yield a table of each encoder against the first."""
+    if not compared:
+        return
+    yield COMPARED.format(first=compared[0].reference)
+    yield ""
+    rows = []
+    for one in compared:  # p needs single trials, which the manifest doesn't have
+        cells = [*difference_cells(one.top1)[:2], *difference_cells(one.top5)[:2]]
+        rows.append([one.encoder, one.repetitions, *cells])
+    yield from _table(["encoder", "repetitions", "top-1", "better in", "top-5", "better in"], rows)
+    yield ""
+
+
 # ---------------------------------------------------------------- configuration
 
 
@@ -247,6 +270,10 @@ def _configuration(bundle: Bundle, seeds: list[int]) -> Iterator[tuple[str, obje
         yield f"{encoder}: seed that ships", _one_or_all(entries, "seed")
         selected = "strength selected, from 0" if encoder == "ridge" else "epoch selected"
         yield f"{encoder}: {selected}", _one_or_all(entries, "best_epoch")
+        if any("calibration" in entry for entry in entries.values()):
+            told = {s: _temperatures(entry) for s, entry in entries.items()}
+            yield f"{encoder}: temperature by repetitions", _one_or_all(told, "temperature")
+            yield f"{encoder}: temperatures are from", _one_or_all(told, "from")
     yield "seeds trained", ", ".join(map(str, seeds))
     yield "checkpoint rule", manifest.get("checkpoint_rule", "not recorded")
     yield "nice_demo", manifest["code_version"]
@@ -278,6 +305,21 @@ def _training(settings: object) -> dict:
     if told.pop("encoder", None) == "ridge":  # nothing else concerns it
         return {"split": split, "strength": "of those tried, the best on the held-out pictures"}
     return {**told, "split": split}
+
+
+def _temperatures(entry: dict) -> dict:
+    """Return an encoder's temperatures as told in the card, and what they come from."""
+    fit = entry.get("calibration") or {}
+    if not fit:
+        return {"temperature": "none", "from": "nothing"}
+    told = {number: round(value, 4) for number, value in entry["temperature"].items()}
+    source = f"{fit['pictures']} held-out pictures of {fit['concepts']} concepts, fitted at "
+    source += f"{', '.join(map(str, fit['fitted']))} repetitions"
+    if len(told) > len(fit["fitted"]):
+        source += "; the others are extrapolated"
+    if fit["at_bound"]:
+        source += f"; at a bound at {', '.join(map(str, fit['at_bound']))}"
+    return {"temperature": told, "from": source}
 
 
 def _by_value(what: str, by_subject: object) -> Iterator[tuple[str, object]]:

@@ -310,6 +310,79 @@ def paired_p(hits_a: np.ndarray, hits_b: np.ndarray) -> float:
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 
+@dataclass(frozen=True)
+class PairedDifference:
+    """How much better one decoder is than another on the same trials of the same subjects.
+
+    Attributes
+    ----------
+    value : float
+        Mean over subjects of the difference of their shares of hits; above 0 it is better.
+    low, high : float or None
+        95 % t interval over subjects. None with one subject.
+    better : int
+        In how many subjects its share is the higher one.
+    subjects : int
+    p : float or None
+        Exact McNemar, two-sided, over the trials of all subjects as if of one; None where only
+        the shares are known.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    better: int
+    subjects: int
+    p: float | None
+
+    def to_json(self) -> dict:
+        """Return plain JSON types."""
+        return asdict(self)
+
+
+def paired_difference(
+    shares: Sequence[float], reference: Sequence[float], p: float | None = None
+) -> PairedDifference:
+    """Compare two decoders over subjects.
+
+    Parameters
+    ----------
+    shares, reference : sequence of float
+        Share of hits of each subject, in the same order for both decoders.
+    p : float or None
+        From `paired_p`.
+
+    Returns
+    -------
+    PairedDifference
+        Of `shares` above `reference`.
+
+    Raises
+    ------
+    InputError
+        Where there is no subject, or the two differ in their number.
+    """
+    shares, reference = np.asarray(shares, float), np.asarray(reference, float)
+    if shares.shape != reference.shape or shares.ndim != 1 or not len(shares):
+        raise InputError(
+            f"Shares of shapes {shares.shape} and {reference.shape} can't be paired; "
+            "give one for each subject and decoder."
+        )
+    differences = shares - reference
+    value, low, high, _ = _over_subjects(differences)
+    return PairedDifference(value, low, high, int((differences > 0).sum()), len(shares), p)
+
+
+def _over_subjects(values: np.ndarray) -> tuple[float, float | None, float | None, float | None]:
+    """Return mean, 95 % t interval and standard deviation, which one value alone doesn't have."""
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, None, None, None
+    sd = float(values.std(ddof=1))
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * sd / math.sqrt(len(values))
+    return mean, mean - half, mean + half, sd
+
+
 # ---------------------------------------------------------------- figures of one subject
 
 
@@ -576,13 +649,9 @@ class MetricsOverSubjects:
 
 
 def _subject_mean(figures: Sequence[Proportion | Estimate]) -> SubjectMean:
-    values = np.array([figure.value for figure in figures])
-    mean, chance = float(values.mean()), figures[0].chance
-    if len(values) < 2:
-        return SubjectMean(mean, None, None, None, chance)
-    sd = float(values.std(ddof=1))
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * sd / math.sqrt(len(values))
-    return SubjectMean(mean, mean - half, mean + half, sd, chance)
+    return SubjectMean(
+        *_over_subjects(np.array([figure.value for figure in figures])), figures[0].chance
+    )
 
 
 def mean_over_subjects(per_subject: Sequence[Metrics]) -> MetricsOverSubjects:

@@ -3,6 +3,7 @@
     python -m nice_demo.train                                   the phantom bundle that ships
     python -m nice_demo.train --data data/things-eeg2 --out weights/things-eeg2
     python -m nice_demo.train --data … --leave-one-subject-out  train on the other subjects
+    python -m nice_demo.train … --encoder nice,nice-sa          several; the page opens on the first
     python -m nice_demo.train … --resume                        go on after an interruption
 
 With --data, the defaults are the paper's settings (Song et al., ICLR 2024): Adam 2e-4, betas
@@ -43,47 +44,10 @@ from nice_demo.errors import InputError, command
 from nice_demo.files import complete_file, read_json, sha256, write_json
 from nice_demo.prepare import numbers, prepare_phantom
 from nice_demo.retrieval import PROTOCOLS, metrics, ranks, similarity
+from nice_demo.settings import PAPER, PHANTOM, Settings, held_out
 from nice_demo.training_data import Trained, TrainingData, check_pool, fingerprint, other_subjects
 
-
-@dataclass(frozen=True)
-class Settings:
-    """How an encoder is trained; the defaults are the paper's but for `validation`.
-
-    Attributes
-    ----------
-    encoder : str
-    epochs, batch : int
-    lr : float
-    betas : tuple of float
-        Of Adam.
-    schedule : str
-        "constant", or "one-cycle": up to `lr` in a third of the steps, then down to nothing.
-    validation : str
-        "concepts": whole concepts are held out; "conditions": single pictures, as in the paper.
-    validation_conditions : int
-        How many pictures are held out (for "concepts", at least).
-    learnable_scale : bool
-    dropout : float
-    single_trials : bool
-        Train on single trials instead of their average.
-    """
-
-    encoder: str = "nice"
-    epochs: int = 200
-    batch: int = 1000
-    lr: float = 2e-4
-    betas: tuple[float, float] = (0.5, 0.999)
-    schedule: str = "constant"
-    validation: str = "concepts"
-    validation_conditions: int = 740
-    learnable_scale: bool = False
-    dropout: float = 0.5
-    single_trials: bool = False
-
-
-PAPER = Settings()
-PHANTOM = Settings(epochs=10, batch=128, lr=3e-3, schedule="one-cycle")
+TRAINED = [name for name in ENCODERS if name != "ridge"]  # which are trained by gradient
 RIDGE_STRENGTHS = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 
 
@@ -95,32 +59,6 @@ class Run:
     final: nn.Module
     best_epoch: int
     history: list[dict]
-
-
-def held_out(concepts: list[str], settings: Settings, seed: int) -> np.ndarray:
-    """Choose the training conditions that validate.
-
-    Parameters
-    ----------
-    concepts : list of str
-        Concept of each training condition.
-    settings : Settings
-    seed : int
-
-    Returns
-    -------
-    array of shape (n_conditions,), bool
-    """
-    rng = np.random.default_rng([seed, 740])
-    wanted = min(settings.validation_conditions, len(concepts) // 5)
-    if settings.validation == "conditions":
-        chosen = np.zeros(len(concepts), bool)
-        chosen[rng.permutation(len(concepts))[:wanted]] = True
-        return chosen
-    names, index, counts = np.unique(concepts, return_inverse=True, return_counts=True)
-    order = rng.permutation(len(names))
-    enough = np.searchsorted(np.cumsum(counts[order]), wanted) + 1
-    return np.isin(index, order[:enough])
 
 
 def train_encoder(
@@ -358,6 +296,23 @@ def _device(name: str) -> torch.device:
         raise InputError(f"There is no device {name!r}; give auto, cpu or cuda.") from None
 
 
+def _encoders(text: str) -> list[str]:
+    """Read a list such as "nice,nice-sa"; for argparse."""
+    names = text.split(",")
+    for name in names:
+        if name == "ridge":
+            raise argparse.ArgumentTypeError(
+                "ridge is always fitted beside the others; leave it out"
+            )
+        if name not in TRAINED:
+            raise argparse.ArgumentTypeError(
+                f"there is no encoder {name!r}; give some of {','.join(TRAINED)}"
+            )
+        if names.count(name) > 1:
+            raise argparse.ArgumentTypeError(f"{name!r} stands there twice; give it once")
+    return names
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m nice_demo.train",
@@ -373,7 +328,13 @@ def _parser() -> argparse.ArgumentParser:
         help="train each of --subjects' encoders on all other subjects of the data folder",
     )
     parser.add_argument("--seeds", type=numbers, default=[1], help="such as 1-3; the first ships")
-    parser.add_argument("--encoder", choices=[e for e in ENCODERS if e != "ridge"])
+    parser.add_argument(
+        "--encoder",
+        type=_encoders,
+        metavar="NAMES",
+        help=f"some of {','.join(TRAINED)}; the page opens on the first, and ridge is fitted "
+        "beside them (default: all for the phantom, nice with --data)",
+    )
     for name in ("epochs", "batch"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--lr", type=float)
@@ -396,9 +357,10 @@ def main(argv: list[str] | None = None) -> int:
     given = {
         k: v
         for k, v in vars(options).items()
-        if k in Settings.__dataclass_fields__ and v is not None
+        if k in Settings.__dataclass_fields__ and k != "encoder" and v is not None
     }
     settings = replace(PAPER if options.data else PHANTOM, **given)
+    encoders = options.encoder or (["nice"] if options.data else TRAINED)
     if settings.epochs < 1 or settings.batch < 2 or not 0 < settings.lr < math.inf:
         raise InputError("Training needs --epochs of at least 1, --batch of 2, and --lr above 0.")
     if options.jobs < 1:
@@ -451,8 +413,13 @@ def main(argv: list[str] | None = None) -> int:
         )
     work.mkdir(parents=True, exist_ok=True)
     _check_data(data, work)
+    tasks = [
+        (subject, replace(settings, encoder=encoder), seed)
+        for seed in options.seeds
+        for encoder in encoders
+        for subject in subjects
+    ]
     ridge = replace(settings, encoder="ridge")
-    tasks = [(subject, settings, seed) for seed in options.seeds for subject in subjects]
     tasks += [(subject, ridge, options.seeds[0]) for subject in subjects]
     if options.jobs > 1 and device.type == "cpu":
         from joblib import Parallel, delayed

@@ -89,7 +89,7 @@ def test_all_pictures_train_the_ridge_of_the_bundle(recording, found):
 def test_without_training_trials(recording):
     found = analyse(Recording(**{**vars(recording), "data": None}))
     assert {one.name for one in found.series} == {"test repetitions"}
-    assert "nothing was trained anew" in found.about["left_out"]
+    assert "nothing was trained anew" in found.about["left_out"][0]
     assert found.arrays["training pictures"].tolist() == [0, 0, 0, 0]
 
 

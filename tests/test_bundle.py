@@ -83,6 +83,23 @@ def test_what_a_bundle_says(stored_bundle):
     assert opened.metrics("3", "ridge", 4) is None
 
 
+def test_temperature_of_the_largest_number_not_above(folder):
+    edit(folder, lambda m: m["encoders"]["1"]["nice"].update(temperature={"10": 0.1, "2": 0.3}))
+    edit(folder, lambda m: [m["encoders"]["2"]["nice"].pop("temperature")])  # of an earlier version
+    opened = Bundle(folder)
+    asked = {1: 0.3, 2: 0.3, 9: 0.3, 10: 0.1, 80: 0.1}
+    assert {n: opened.temperature("1", "nice", n) for n in asked} == asked
+    similarities = np.array([[0.5, 0.2, -0.1]])
+    weights = np.exp(similarities / 0.3)
+    np.testing.assert_allclose(
+        opened.confidence("1", "nice", 4, similarities), weights / weights.sum()
+    )
+    assert opened.temperature("2", "nice", 4) is None
+    assert opened.confidence("2", "nice", 4, similarities) is None
+    refuses(lambda: opened.temperature("1", "vit", 4), "'vit'")
+    refuses(lambda: opened.confidence("3", "nice", 4, similarities), "'3'")
+
+
 def test_manifest_lists_every_file(stored_bundle):
     manifest = json.loads((stored_bundle / "manifest.json").read_text())
     assert manifest["schema"] == SCHEMA
@@ -286,6 +303,10 @@ def test_manifest_that_lacks(folder, capsys, name):
         lambda m: m["encoders"]["1"].update(nice="x"),
         lambda m: m["encoders"]["1"]["nice"].pop("file"),
         lambda m: m["encoders"]["1"]["nice"].update(file=3),
+        lambda m: m["encoders"]["1"]["nice"].update(temperature={"1": -0.1}),
+        lambda m: m["encoders"]["1"]["nice"].update(temperature={"one": 0.1}),
+        lambda m: m["encoders"]["1"]["nice"].update(temperature={"1": "NaN"}),
+        lambda m: m["encoders"]["1"]["nice"].update(temperature=0.1),
         lambda m: m["trials"].pop("kind"),
         lambda m: m["trials"].pop("files"),
         lambda m: m["trials"]["files"].pop("2"),

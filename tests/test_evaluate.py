@@ -1,6 +1,7 @@
 """`python -m nice_demo.evaluate` over someone's latents, and over a bundle."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nice_demo import evaluate
+from nice_demo import evaluate, hub, report
 from nice_demo.bundle import Bundle
 from nice_demo.retrieval import Metrics, metrics
 
@@ -159,6 +160,107 @@ def test_bundle_whose_manifest_says_something_else(stored_bundle, tmp_path, caps
     assert evaluate.main([str(folder)]) == 0
     where = f"subject {entry['subject']}, {entry['encoder']}, 1 repetition"
     assert f"The manifest has other figures for: {where}." in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- several encoders
+
+
+def made_up(hits, repetitions=(1, 80), ways=20):
+    """Return what `evaluate_bundle` would of encoders whose hits are drawn: ranks 1, 3 or 9."""
+    measured, found, rng = {}, {}, np.random.default_rng(0)
+    for subject in ("1", "2", "3"):
+        found[subject] = {
+            encoder: [rng.choice([1, 3, 9], ways, p=[p, 0.2, 0.8 - p]) for _ in repetitions]
+            for encoder, p in hits.items()
+        }
+        measured[subject] = {}
+        for encoder, several in found[subject].items():
+            measured[subject][encoder] = []
+            for n, ranks in zip(repetitions, several, strict=True):
+                similarities = np.zeros((ways, ways))
+                for row, rank in enumerate(ranks):  # rank − 1 candidates before the one seen
+                    others = [c for c in range(ways) if c != row]
+                    similarities[row, row] = 1
+                    similarities[row, others[: rank - 1]] = 2
+                target = np.arange(ways)
+                measured[subject][encoder].append(
+                    metrics(similarities, target, protocol="stimulus", repetitions=n)
+                )
+    return measured, found
+
+
+def test_comparison_is_the_literal_one():
+    measured, found = made_up({"nice": 0.2, "nice-sa": 0.4, "nice-ga": 0.2, "ridge": 0.1})
+    compared = evaluate.compare(measured, found)
+    names = ["nice-sa", "nice-ga", "ridge"]
+    assert [(c.encoder, c.repetitions) for c in compared] == [
+        (name, n) for n in (1, 80) for name in names
+    ]
+    for one in compared:
+        assert (one.reference, one.protocol) == ("nice", "stimulus")
+        place = (1, 80).index(one.repetitions)
+        for top, figure in ((1, one.top1), (5, one.top5)):
+            differences, only_a, only_b = [], 0, 0
+            for subject in "123":
+                ours = [rank <= top for rank in found[subject][one.encoder][place]]
+                first = [rank <= top for rank in found[subject]["nice"][place]]
+                differences.append((sum(ours) - sum(first)) / 20)
+                only_a += sum(a and not b for a, b in zip(ours, first, strict=True))
+                only_b += sum(b and not a for a, b in zip(ours, first, strict=True))
+            assert figure.value == pytest.approx(sum(differences) / 3)
+            assert figure.better == sum(d > 0 for d in differences)
+            assert figure.subjects == 3
+            n, least = only_a + only_b, min(only_a, only_b)
+            tail = sum(math.comb(n, k) for k in range(least + 1)) / 2**n
+            assert figure.p == pytest.approx(min(1, 2 * tail))
+            assert figure.low <= figure.value <= figure.high
+    without = evaluate.compare(measured)
+    assert {figure.p for one in without for figure in (one.top1, one.top5)} == {None}
+    assert [one.top5.low for one in without] == [one.top5.low for one in compared]
+
+
+def test_one_encoder_is_compared_with_nothing():
+    assert evaluate.compare(*made_up({"nice": 0.2})) == []
+
+
+def test_an_encoder_of_some_subjects_only():
+    measured, found = made_up({"nice": 0.2, "ridge": 0.1})
+    del measured["2"]["ridge"], found["2"]["ridge"]
+    assert {one.top1.subjects for one in evaluate.compare(measured, found)} == {2}
+
+
+def test_bundle_with_four_encoders(stored_bundle, tmp_path, capsys):
+    """As trained with `--encoder nice,nice-sa,nice-ga`, in the order of the bundle."""
+    folder = Path(shutil.copytree(stored_bundle, tmp_path / "bundle"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    names = ["nice", "nice-sa", "nice-ga", "ridge"]
+    for subject, entries in manifest["encoders"].items():
+        manifest["encoders"][subject] = {n: entries.get(n, entries["nice"]) for n in names}
+    for name in ("nice-sa", "nice-ga"):  # the same files under other names
+        for content in (manifest["metrics"], manifest["runs"]):
+            content += [e | {"encoder": name} for e in content if e["encoder"] == "nice"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert evaluate.main([str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert "These figures equal those in the manifest." in text
+    rows = [row.split()[:2] for row in text.splitlines() if row.strip()]
+    for start in ("1", "2", "mean"):
+        assert [row[1] for row in rows if row[0] == start] == names
+    assert "Each encoder against nice on the same trials" in text
+    assert sum("+0.0 (+0.0 to +0.0)" in row for row in text.splitlines()) == 2 * 2
+    assert max(map(len, text.splitlines())) <= 120
+    assert evaluate.main([str(folder), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert [one["encoder"] for one in content["compared"]] == names[1:] * 2
+    same = content["compared"][0]["top1"]
+    assert same == {"value": 0, "low": 0, "high": 0, "better": 0, "subjects": 2, "p": 1}
+    text = report.report(Bundle(folder))
+    assert "Each encoder against nice on the same trials" in text
+    assert text.count("| nice-ga | 1 | +0.0 (+0.0 to +0.0) | 0 of 2 |") == 1
+    card = hub.model_card(Bundle(folder), "me/bundle")
+    assert card.count("| nice-ga |") == 2
+    assert evaluate.main([str(folder), "--subjects", "2"]) == 0
+    assert "0 of 1" in capsys.readouterr().out  # one subject: no interval, McNemar alone
 
 
 @pytest.mark.parametrize("wrong", [["gone"], ["--subjects", "99"]])

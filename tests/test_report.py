@@ -108,6 +108,12 @@ def test_configuration(stored_bundle):
         "SHA-256 of manifest.json": sha256(stored_bundle / "manifest.json"),
     }.items():
         assert [what, value] in rows(text, what)
+    ((_, told),) = rows(text, "nice: temperatures are from")
+    entry = manifest["encoders"]["1"]["nice"]["calibration"]
+    assert told.startswith(f"{entry['pictures']} held-out pictures of {entry['concepts']} concepts")
+    assert told.endswith("fitted at 1, 2, 3 repetitions; the others are extrapolated") or (
+        "at a bound" in told
+    )
     ((_, split),) = rows(text, "nice: split")
     assert split.startswith("whole concepts of the training pictures are held out by the seed: 740")
 

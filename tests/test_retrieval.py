@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
+from sentences import refuses
 
 from nice_demo import retrieval
 from nice_demo.errors import InputError
@@ -496,3 +498,37 @@ def test_norms_are_kept_where_asked():
             assert value == pytest.approx(sum(row * candidate) / sum(row**2) ** 0.5)
     with pytest.raises(InputError, match="gallery"):
         retrieval.similarity(embeddings, gallery * np.nan, keep_norms=True)
+
+
+# ---------------------------------------------------------------- two decoders, several subjects
+
+
+def test_paired_difference_is_the_t_interval():
+    one, other = [0.30, 0.10, 0.25, 0.20], [0.20, 0.10, 0.05, 0.25]
+    found = retrieval.paired_difference(one, other, p=0.5)
+    differences = [a - b for a, b in zip(one, other, strict=True)]
+    mean = sum(differences) / 4
+    sd = math.sqrt(sum((d - mean) ** 2 for d in differences) / 3)
+    half = 3.182446 * sd / math.sqrt(4)  # t of 3 degrees of freedom, two-sided 5 %
+    assert found.value == pytest.approx(mean)
+    assert (found.low, found.high) == pytest.approx((mean - half, mean + half), abs=1e-6)
+    assert (found.better, found.subjects, found.p) == (2, 4, 0.5)
+    reverse = retrieval.paired_difference(other, one)
+    assert (reverse.value, reverse.low) == pytest.approx((-found.value, -found.high))
+    assert (reverse.better, reverse.p) == (1, None)
+    test = stats.ttest_rel(one, other).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((test.low, test.high))
+
+
+def test_one_subject_has_no_interval():
+    found = retrieval.paired_difference([0.3], [0.2], p=0.04)
+    assert (found.low, found.high, found.better, found.subjects) == (None, None, 1, 1)
+    assert found.to_json() == {
+        "value": pytest.approx(0.1), "low": None, "high": None, "better": 1, "subjects": 1,
+        "p": 0.04,
+    }  # fmt: skip
+
+
+def test_what_cannot_be_paired():
+    refuses(lambda: retrieval.paired_difference([], []), "can't be paired")
+    refuses(lambda: retrieval.paired_difference([0.1], [0.1, 0.2]), "can't be paired")

@@ -17,11 +17,14 @@ from safetensors.numpy import load_file, save_file
 from tiny import make_stored_data
 
 from nice_demo import __version__, assemble, train
+from nice_demo.assemble import fit_temperatures, one_of_each
 from nice_demo.bundle import SCHEMA, Bundle
+from nice_demo.calibration import at_more_repetitions, temperature
 from nice_demo.eegset import DataSet, EEGSet
 from nice_demo.encoders import embed, open_encoder
 from nice_demo.errors import InputError
 from nice_demo.retrieval import binomial_p
+from nice_demo.sources.phantom.held_out import single_trials
 from nice_demo.train import PAPER, PHANTOM, Settings, TrainingData, held_out, train_encoder
 
 CPU = torch.device("cpu")
@@ -428,6 +431,126 @@ def test_several_seeds(stored_data, tmp_path):
     assert bundle.manifest["encoders"]["1"]["nice"]["seed"] == 3  # the first ships
 
 
+def test_several_encoders(stored_data, tmp_path, capsys):
+    """In the order given; ridge beside them; each as if it were trained alone."""
+    assert run(stored_data, tmp_path / "all", "--encoder", "nice-ga,nice,nice-sa") == 0
+    bundle = Bundle(tmp_path / "all")
+    assert bundle.encoders("1") == ["nice-ga", "nice", "nice-sa", "ridge"]
+    for name in bundle.encoders("1"):
+        entry = bundle.manifest["encoders"]["1"][name]
+        assert entry["settings"]["encoder"] == name
+        assert bundle.metrics("1", name, 4) is not None
+    assert capsys.readouterr().out.count("subject  1  nice-sa") == 2
+    assert run(stored_data, tmp_path / "alone") == 0
+    assert Bundle(tmp_path / "alone").encoders("1") == ["nice", "ridge"]  # the default with --data
+    both = content(tmp_path / "all"), content(tmp_path / "alone")
+    for name in ("nice", "ridge"):
+        file = f"encoders/sub-01_{name}.safetensors"
+        assert both[0][file] == both[1][file]
+
+
+def test_the_phantom_has_all_encoders(stored_data, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(train, "prepare_phantom", lambda folder, subjects: None)
+    monkeypatch.setattr(train, "Path", lambda name: stored_data if "data" in name else Path(name))
+    monkeypatch.setattr(train, "_check_data", lambda data, work: None)
+
+    class Asked(Exception):
+        pass
+
+    def stop(*task):
+        asked.append((task[3].encoder, task[4], task[2]))
+        if asked[-1] == ("ridge", 1, 2):
+            raise Asked
+
+    monkeypatch.setattr(train, "_run", stop)
+    with pytest.raises(Asked):
+        train.main(["--out", str(tmp_path / "out"), "--seeds", "1,2", "--subjects", "1-2"])
+    names = ("nice", "nice-sa", "nice-ga")
+    wanted = [(name, seed, subject) for seed in (1, 2) for name in names for subject in (1, 2)]
+    assert asked == [*wanted, ("ridge", 1, 1), ("ridge", 1, 2)]
+
+
+def test_a_work_folder_of_one_encoder_goes_on_with_several(stored_data, tmp_path, monkeypatch):
+    out, trained = tmp_path / "bundle", []
+    with monkeypatch.context() as broken:
+        interrupt(broken, train, "assemble")
+        with pytest.raises(RuntimeError):
+            run(stored_data, out)
+    plain = train.train_encoder
+
+    def notes(*arguments):
+        trained.append(arguments[3].encoder)
+        return plain(*arguments)
+
+    monkeypatch.setattr(train, "train_encoder", notes)
+    assert run(stored_data, out, "--encoder", "nice,nice-sa", "--resume") == 0
+    assert trained == ["nice-sa"]  # nice was there
+    assert Bundle(out).encoders("1") == ["nice", "nice-sa", "ridge"]
+
+
+# ---------------------------------------------------------------- temperatures
+
+
+def test_temperatures_are_fitted_on_what_was_held_out(stored_bundle, stored_data):
+    """The literal way: held-out concepts, one picture of each at a time, first 1, 2, 3 trials."""
+    bundle, data = Bundle(stored_bundle), DataSet.open(stored_data)
+    gallery = data.train_gallery
+    concepts = [candidate.concept for candidate in gallery.candidates]
+    for subject, name in (("1", "nice"), ("2", "ridge")):
+        entry = bundle.manifest["encoders"][subject][name]
+        held = np.flatnonzero(held_out(concepts, Settings(), 1)).tolist()
+        by_concept = {c: [row for row in held if concepts[row] == c] for c in concepts}
+        by_concept = {c: rows for c, rows in by_concept.items() if rows}
+        encoder, trials = bundle.encoder(subject, name), data.subject(int(subject)).train
+        for repetitions in (1, 2, 3):
+            similarities, target = [], []
+            for place in range(5):
+                rows = [rows[place] for rows in by_concept.values()]
+                eeg = np.stack([trials[row, :repetitions].mean(0) for row in rows])
+                decoded = embed(encoder, torch.from_numpy(eeg)).numpy()
+                similarities.append(decoded @ gallery.embeddings[rows].T)
+                target.append(np.arange(len(rows)))
+            wanted = temperature(similarities, target).value
+            assert entry["temperature"][str(repetitions)] == pytest.approx(wanted, rel=1e-3)
+        told = entry["calibration"]
+        assert (told["concepts"], told["pictures"]) == (len(by_concept), len(held))
+        assert told["fitted"] == [1, 2, 3]
+        # Four test repetitions: extrapolated.
+        half = told["of_repetitions"]
+        assert half == 1
+        wanted = at_more_repetitions(entry["temperature"]["3"], 3, 4, told["shared_variance"], half)
+        assert entry["temperature"]["4"] == pytest.approx(wanted)
+
+
+def test_one_picture_of_each_concept_at_a_time():
+    sets = one_of_each(["a", "b", "a", "c", "a", "b"])
+    assert [one.tolist() for one in sets] == [[0, 1, 3], [2, 5]]  # a third a is alone
+    assert one_of_each(["a", "a"]) == [] == one_of_each([])
+
+
+def test_no_temperature_without_concepts_to_tell_apart():
+    trials = [np.zeros((3, 2, 4, 80), np.float32)]
+    assert fit_temperatures(None, trials, 1, ["a"] * 3, np.eye(3), [1]) == {}
+
+
+def test_single_trials_of_a_phantom_are_those_that_were_averaged(tiny_data):
+    eeg, conditions = EEGSet.open(tiny_data / "sub-02"), np.array([3, 17, 239])
+    trials = single_trials(tiny_data / "sub-02", conditions)
+    assert trials.shape == (3, 4, 63, 250)
+    np.testing.assert_allclose(trials.astype(float).mean(1), eeg.train[conditions, 0], atol=4e-3)
+
+
+def test_temperatures_of_a_phantom(tiny_bundle):
+    bundle = Bundle(tiny_bundle)
+    for name in ("nice", "ridge"):
+        entry = bundle.manifest["encoders"]["1"][name]
+        assert entry["calibration"]["fitted"] == [1, 2, 3, 4]
+        assert list(entry["temperature"]) == ["1", "2", "3", "4", "5", "10", "20", "40", "80"]
+        beyond = [entry["temperature"][str(n)] for n in (4, 5, 10, 20, 40, 80)]
+        assert beyond == sorted(beyond, reverse=True)
+
+
 def test_two_jobs_come_to_the_same(stored_data, stored_bundle, tmp_path):
     same = ["--epochs", "2", "--batch", "32", "--lr", "1e-3", "--subjects", "1-2", "--jobs", "2"]
     assert run(stored_data, tmp_path / "jobs", *same) == 0
@@ -499,7 +622,15 @@ def test_wrong_settings(stored_data, tmp_path, capsys, arguments, word):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--subjects", "x"], ["--seeds", "3-1"], ["--encoder", "vit"], ["--epochs", "many"]],
+    [
+        ["--subjects", "x"],
+        ["--seeds", "3-1"],
+        ["--encoder", "vit"],
+        ["--encoder", "nice,"],
+        ["--encoder", "nice,nice-sa,nice"],
+        ["--encoder", "nice,ridge"],
+        ["--epochs", "many"],
+    ],
 )
 def test_options_that_cannot_be_read(stored_data, tmp_path, capsys, arguments):
     with pytest.raises(SystemExit) as caught:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from scipy.signal import butter, sosfiltfilt
 
-from nice_demo.analysis.retrain import ROWS, features, held_of, of_subject
+from nice_demo.analysis.retrain import ROWS, features, held_of, of_subject, training_set
 from nice_demo.analysis.series import RETRAINED, Axis, Found, Recording, measure
 from nice_demo.encoders.nice import POOL
 from nice_demo.encoders.ridge import WINDOW
@@ -151,7 +151,7 @@ def temporal_covariance(recording: Recording) -> np.ndarray:
     -------
     array of shape (n_times, n_times)
     """
-    training = recording.data.training_set(int(recording.subject))
+    training = training_set(recording.data, recording.subject)
     data = TrainingData(training, False, torch.device("cpu"))
     rows = np.flatnonzero(~held_of(recording))
     square, total = np.zeros((data.times, data.times)), np.zeros((data.channels, data.times))

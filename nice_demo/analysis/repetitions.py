@@ -25,6 +25,7 @@ from nice_demo.analysis.retrain import (
     forty_ms,
     held_of,
     of_subject,
+    training_set,
 )
 from nice_demo.analysis.series import (
     AS_TRAINED,
@@ -103,7 +104,7 @@ def _training_pictures(recording: Recording, parts: list[np.ndarray]) -> Subject
 def _decoders(recording: Recording, parts: list[np.ndarray]) -> Iterator[Linear]:
     """Train on the first part, on the first two …, and on all, whose sums others keep too."""
     full = of_subject(recording, recording.subject)
-    training = recording.data.training_set(int(recording.subject))
+    training = training_set(recording.data, recording.subject)
     trials = TrainingData(training, False, torch.device("cpu"))
     pictures = recording.data.train_gallery.embeddings
     times_to_features = forty_ms(recording.eeg.shape[2])

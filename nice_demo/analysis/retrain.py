@@ -223,7 +223,7 @@ def of_subject(
     data = _data(recording)
     if not subject.isdecimal():
         raise InputError(f"There is no subject {subject!r} in {data.folder}; prepare it first.")
-    training = data.training_set(int(subject))
+    training = training_set(data, subject)
     size = len(recording.channels), recording.eeg.shape[2]
     if training.channels != recording.channels or training.train.shape[2:] != size:
         raise InputError(
@@ -243,10 +243,22 @@ def of_subject(
     return _forty_ms_moments(data.folder.resolve(), int(subject), held.tobytes(), changed)
 
 
+def training_set(data: DataSet, subject: str) -> TrainingSet:
+    """Open a subject's training trials, the latest one's once only: opening reads them all."""
+    file = data.folder / f"sub-{int(subject):02d}" / "train.safetensors"
+    changed = file.stat().st_mtime_ns if file.exists() else 0
+    return _training_set(data.folder.resolve(), int(subject), changed)
+
+
+@lru_cache(maxsize=1)
+def _training_set(folder: Path, subject: int, changed: int) -> TrainingSet:
+    return DataSet.open(folder).training_set(subject)
+
+
 @lru_cache(maxsize=10)  # some 30 MB each
 def _forty_ms_moments(folder: Path, subject: int, held: bytes, changed: int) -> Moments:
     data = DataSet.open(folder)
-    training = data.training_set(subject)
+    training = training_set(data, str(subject))
     times_to_features = forty_ms(training.train.shape[3])
     pictures = data.train_gallery.embeddings
     return moments(training, pictures, np.frombuffer(held, bool), times_to_features)

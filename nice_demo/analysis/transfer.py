@@ -5,8 +5,9 @@ another, on all others together, and on all. Out flow accuracies.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import add
+from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from nice_demo.analysis.series import (
     measure,
 )
 from nice_demo.bundle import OTHER_SUBJECTS
+from nice_demo.eegset import DataSet
 from nice_demo.errors import InputError
 from nice_demo.training_data import check_pool
 
@@ -83,7 +85,7 @@ def analyse(recording: Recording, permutations: int = PERMUTATIONS) -> Found:
         prepared = set(map(str, recording.data.subjects))
         subjects = [subject for subject in bundle.subjects if subject in prepared]
         if recording.subject in subjects and len(subjects) > 1:
-            check_pool(recording.data)
+            _check_pool(recording.data.folder)
             axis = Axis("trained on", "", ["own", "the others", "all together"])
             found = pooled(recording, subjects)
             series.append(measure("pooled training", "ridge", RETRAINED, [axis], found, *of_trials))
@@ -98,6 +100,11 @@ def analyse(recording: Recording, permutations: int = PERMUTATIONS) -> Found:
     if left_out:
         about["left_out"] = left_out
     return Found(series, about=about)
+
+
+@lru_cache  # it reads all subjects' training trials
+def _check_pool(folder: Path) -> None:
+    check_pool(DataSet.open(folder))
 
 
 def pooled(recording: Recording, subjects: Sequence[str]) -> Iterator[np.ndarray]:

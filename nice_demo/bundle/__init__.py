@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
-from nice_demo import __version__
+from nice_demo import __version__, calibration
 from nice_demo.encoders import embed, open_encoder
 from nice_demo.errors import InputError, one_line
 from nice_demo.files import read_json, sha256, write_json
@@ -78,6 +78,9 @@ class Bundle:
             for subject in self.subjects:
                 for entry in manifest["encoders"][subject].values():
                     self.file(entry["file"])
+                    for number, value in (entry.get("temperature") or {}).items():
+                        if not (int(number) >= 1 and 0 < float(value) < float("inf")):
+                            raise ValueError(f"a temperature is {number}: {value}")
                 self.file(manifest["trials"]["files"][subject])
             averages = self.repetitions
             if averages != sorted({int(n) for n in averages}) or not averages or averages[0] < 1:
@@ -209,16 +212,19 @@ class Bundle:
         InputError
             Where the subject or the encoder doesn't exist.
         """
+        self._check_encoder(subject, name)
+        if (subject, name) not in self._opened:
+            path = self.file(self.manifest["encoders"][subject][name]["file"])
+            self._opened[subject, name] = open_encoder(path)
+        return self._opened[subject, name]
+
+    def _check_encoder(self, subject: str, name: str) -> None:
         known = self.encoders(subject)
         if name not in known:
             raise InputError(
                 f"There is no encoder {name!r} for subject {subject}; "
                 f"choose one of {', '.join(known)}."
             )
-        if (subject, name) not in self._opened:
-            path = self.file(self.manifest["encoders"][subject][name]["file"])
-            self._opened[subject, name] = open_encoder(path)
-        return self._opened[subject, name]
 
     def trials(self, subject: str) -> Trials:
         """Return a subject's test trials; each subject is opened once."""
@@ -253,33 +259,97 @@ class Bundle:
                     return found
         return None
 
-    def measure(self, subject: str) -> dict[str, list[Metrics]]:
+    def temperature(self, subject: str, encoder: str, repetitions: int) -> float | None:
+        """Return what similarities are divided by to become a confidence.
+
+        Parameters
+        ----------
+        subject, encoder : str
+        repetitions : int
+            How many are averaged: that of the largest number not above it that has a temperature,
+            else of the smallest.
+
+        Returns
+        -------
+        float or None
+            None for a bundle without temperatures.
+
+        Raises
+        ------
+        InputError
+            Where the subject or the encoder doesn't exist.
+        """
+        self._check_encoder(subject, encoder)
+        fitted = self.manifest["encoders"][subject][encoder].get("temperature") or {}
+        by_number = {int(number): float(value) for number, value in fitted.items()}
+        if not by_number:
+            return None
+        below = [number for number in by_number if number <= repetitions]
+        return by_number[max(below, default=min(by_number))]
+
+    def confidence(
+        self, subject: str, encoder: str, repetitions: int, similarities: np.ndarray
+    ) -> np.ndarray | None:
+        """Return how probable each candidate is to have been seen.
+
+        Parameters
+        ----------
+        subject, encoder : str
+        repetitions : int
+            How many are averaged into each trial.
+        similarities : array of shape (…, n_candidates)
+            With the candidates of `gallery`.
+
+        Returns
+        -------
+        array of shape (…, n_candidates), or None
+            None for a bundle without temperatures.
+        """
+        temperature = self.temperature(subject, encoder, repetitions)
+        if temperature is None:
+            return None
+        return calibration.confidence(similarities, temperature)
+
+    def decode(self, subject: str) -> dict[str, list[tuple[Gallery, int, np.ndarray]]]:
         """Decode all of a subject's test trials.
+
+        Returns
+        -------
+        dict of str to list
+            By encoder; for each of `galleries` and of `repetitions` these two and the similarities
+            (n_trials, n_candidates).
+        """
+        trials, conditions = self.trials(subject), range(len(self.gallery))
+        eeg = np.stack(
+            [[trials.evoked(c, n).eeg for n in self.repetitions] for c in conditions], 1
+        )  # (averages, conditions, channels, times)
+        decoded: dict[str, list[tuple[Gallery, int, np.ndarray]]] = {}
+        for name in self.encoders(subject):
+            encoder = self.encoder(subject, name)
+            embeddings = [embed(encoder, torch.from_numpy(averages)).numpy() for averages in eeg]
+            decoded[name] = [
+                (gallery, repetitions, similarity(rows, gallery.embeddings, gallery.keeps_norms))
+                for gallery in self.galleries
+                for repetitions, rows in zip(self.repetitions, embeddings, strict=True)
+            ]
+        return decoded
+
+    def measure(self, subject: str) -> dict[str, list[Metrics]]:
+        """Decode all of a subject's test trials and say how well.
 
         Returns
         -------
         dict of str to list of Metrics
             By encoder; one `Metrics` for each of `galleries` and of `repetitions`.
         """
-        trials, target = self.trials(subject), np.arange(len(self.gallery))
-        eeg = np.stack(
-            [[trials.evoked(c, n).eeg for n in self.repetitions] for c in range(len(target))], 1
-        )  # (averages, conditions, channels, times)
-        measured: dict[str, list[Metrics]] = {}
-        for name in self.encoders(subject):
-            encoder = self.encoder(subject, name)
-            embeddings = [embed(encoder, torch.from_numpy(averages)).numpy() for averages in eeg]
-            measured[name] = [
-                metrics(
-                    similarity(decoded, gallery.embeddings, gallery.keeps_norms),
-                    target,
-                    protocol=gallery.protocol,
-                    repetitions=repetitions,
-                )
-                for gallery in self.galleries
-                for repetitions, decoded in zip(self.repetitions, embeddings, strict=True)
+        target = np.arange(len(self.gallery))
+        return {
+            name: [
+                metrics(found, target, protocol=gallery.protocol, repetitions=repetitions)
+                for gallery, repetitions, found in several
             ]
-        return measured
+            for name, several in self.decode(subject).items()
+        }
 
 
 def open_centres(stem: Path, gallery: Gallery) -> Gallery | None:

@@ -433,7 +433,9 @@ def test_over_seeds(bundle, capsys):
     text = capsys.readouterr().out
     assert "seed 2 (ships)" in text
     assert "from the manifest's runs" in text
-    rows = [r for r in text.splitlines() if r.split()[:2] == ["ridge", "4"]]
+    _, *by_protocol = text.split("Mean over subjects by training seed")
+    lines = [line for part in by_protocol for line in part.split("\n\n")[1].splitlines()]
+    rows = [line for line in lines if line.split()[:2] == ["ridge", "4"]]
     assert len(rows) == 2
     assert all(row.endswith("one seed") for row in rows)
     (entry,) = (e for e in entries if (e["encoder"], e["protocol"], e["repetitions"])

@@ -1,13 +1,14 @@
 """From a choice of subject, encoder, picture and repetitions to what the page shows.
 
-`BundleDecoder` decodes EEG with a bundle's encoders; `LatentsDecoder` shows what somebody else's
-decoder made of theirs. The page, the API and the tests read the `Decoding` that both return.
+`BundleDecoder` decodes EEG with a bundle's encoders, all of it or a `Part`; `LatentsDecoder` shows
+what somebody else's decoder made of theirs. The page, the API and the tests read the `Decoding`
+that both return.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,99 @@ from nice_demo.gallery import Gallery
 from nice_demo.montage import Montage
 from nice_demo.retrieval import Metrics, metrics, ranks, similarity
 from nice_demo.trials import Evoked
+
+
+def end_of(times: np.ndarray) -> float:
+    """Return when the last of evenly spaced samples ends, s."""
+    step = times[1] - times[0] if len(times) > 1 else 0.0
+    return float(times[-1] + step)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of a trial's EEG the encoder gets; the rest is zero, the mean of whitened EEG.
+
+    Attributes
+    ----------
+    off : tuple of str
+        Electrodes that are switched off. Whitened EEG has mixed a little of every electrode into
+        each channel; it is the channel centred on the electrode that is switched off.
+    start, end : float or None
+        Of the window that is kept, s: samples from `start` on and before `end`. None leaves that
+        side open.
+    shuffle : int
+        Other than 0, all values that are kept stand in a random order, over electrodes and
+        samples; each number is another order. The values are those of the trial, what they say of
+        the picture is gone: whatever is decoded now is chance.
+    """
+
+    off: tuple[str, ...] = ()
+    start: float | None = None
+    end: float | None = None
+    shuffle: int = 0
+
+    def of(self, eeg: np.ndarray, channels: Sequence[str], times: np.ndarray) -> np.ndarray:
+        """Take this part of a trial.
+
+        Parameters
+        ----------
+        eeg : array of shape (n_channels, n_times)
+            Whitened.
+        channels : sequence of str
+        times : array of shape (n_times,)
+            s.
+
+        Returns
+        -------
+        array of shape (n_channels, n_times)
+            `eeg` itself where the part is all of it.
+
+        Raises
+        ------
+        InputError
+            Where nothing is left, or an electrode is switched off that doesn't exist.
+        """
+        if self == WHOLE:
+            return eeg
+        if unknown := [name for name in self.off if name not in channels]:
+            raise InputError(
+                f"There is no electrode {unknown[0][:40]!r} in this EEG; "
+                f"choose of {', '.join(channels)}."
+            )
+        on = np.array([name not in self.off for name in channels])
+        if not on.any():
+            raise InputError(
+                "All electrodes are switched off, so that there is nothing to decode; "
+                "switch one on."
+            )
+        inside = self.inside(times)
+        if not inside.any():
+            start, end = (round(1e3 * edge) for edge in self.window(times))
+            raise InputError(
+                f"The window from {start} to {end} ms holds no EEG, so that there is nothing to "
+                f"decode; let it end after it starts, between {1e3 * times[0]:.0f} and "
+                f"{1e3 * end_of(times):.0f} ms."
+            )
+        kept = on[:, None] & inside
+        part = np.where(kept, eeg, np.zeros_like(eeg))
+        if self.shuffle:
+            part[kept] = np.random.default_rng(self.shuffle).permutation(eeg[kept])
+        return part
+
+    def window(self, times: np.ndarray) -> tuple[float, float]:
+        """Return where the window starts and ends, s, among samples at `times` (n_times,), s."""
+        start = float(times[0]) if self.start is None else self.start
+        return start, end_of(times) if self.end is None else self.end
+
+    def inside(self, times: np.ndarray) -> np.ndarray:
+        """Return which samples at `times` (n_times,), s, lie in the window: (n_times,) bool."""
+        rounding = 1e-6  # s: 0.3 and 75 samples of 4 ms are the same moment
+        start = -np.inf if self.start is None else self.start - rounding
+        end = np.inf if self.end is None else self.end - rounding
+        return (times >= start) & (times < end)
+
+
+WHOLE = Part()
 
 
 @dataclass(frozen=True)
@@ -40,7 +134,9 @@ class Decoding:
     rank : int
         Of the picture that was seen; 1 is best, ties count against it.
     evoked : Evoked or None
-        The EEG, where there is any.
+        The EEG, where there is any: `eeg` is what the encoder got, `volts` the whole trial.
+    part : Part
+        Of the EEG that the encoder got.
     """
 
     subject: str
@@ -51,6 +147,7 @@ class Decoding:
     order: np.ndarray
     rank: int
     evoked: Evoked | None
+    part: Part = WHOLE
 
 
 class Decoder(ABC):
@@ -72,6 +169,8 @@ class Decoder(ABC):
         Of the data, for the footer.
     trained_on : str or None
         On whose recordings a subject's encoders were trained, where that is known.
+    times : array of shape (n_times,) or None
+        Of the samples that encoders take, s; None where there is no EEG.
     """
 
     gallery: Gallery
@@ -83,6 +182,7 @@ class Decoder(ABC):
     repetitions: list[int]
     licences: Sequence[str] = ()
     trained_on: str | None = None
+    times: np.ndarray | None = None
 
     @abstractmethod
     def encoders(self, subject: str) -> list[str]:
@@ -94,11 +194,18 @@ class Decoder(ABC):
 
     @abstractmethod
     def _embedding(
-        self, subject: str, encoder: str, condition: int, repetitions: int
+        self, subject: str, encoder: str, condition: int, repetitions: int, part: Part
     ) -> tuple[np.ndarray, Evoked | None]:
         """Return a trial's embedding (dim,) and the EEG that it came from."""
 
-    def decode(self, subject: str, encoder: str, picture: str, repetitions: int) -> Decoding:
+    def decode(
+        self,
+        subject: str,
+        encoder: str,
+        picture: str,
+        repetitions: int,
+        part: Part = WHOLE,
+    ) -> Decoding:
         """Decode a trial.
 
         Parameters
@@ -107,22 +214,31 @@ class Decoder(ABC):
         picture : str
             Id of the candidate that was seen.
         repetitions : int
+        part : Part
+            Of the EEG that the encoder gets.
 
         Raises
         ------
         InputError
-            Where one of them doesn't exist.
+            Where one of them doesn't exist, or the part holds nothing.
         """
         condition = self.gallery.index(picture)
-        embedding, evoked = self._embedding(subject, encoder, condition, repetitions)
-        similarities = similarity(
-            embedding[None], self.gallery.embeddings, self.gallery.keeps_norms
-        )
-        rank = ranks(similarities, np.array([condition]))[0]
-        order = np.argsort(-similarities[0], kind="stable")
+        embedding, evoked = self._embedding(subject, encoder, condition, repetitions, part)
+        similarities = self._similarities(embedding[None])
         return Decoding(
-            subject, encoder, condition, repetitions, similarities[0], order, int(rank), evoked
+            subject,
+            encoder,
+            condition,
+            repetitions,
+            similarities[0],
+            order=np.argsort(-similarities[0], kind="stable"),
+            rank=int(ranks(similarities, np.array([condition]))[0]),
+            evoked=evoked,
+            part=part,
         )
+
+    def _similarities(self, embeddings: np.ndarray) -> np.ndarray:
+        return similarity(embeddings, self.gallery.embeddings, self.gallery.keeps_norms)
 
     def to_json(self, decoding: Decoding, top: int = 10) -> dict:
         """Return a `Decoding` as plain JSON, with what its numbers need to be understood."""
@@ -145,6 +261,7 @@ class Decoder(ABC):
             "subject": decoding.subject,
             "encoder": decoding.encoder,
             "repetitions": decoding.repetitions,
+            "part": self._part_to_json(decoding),
             "seen": candidate(decoding.condition),
             "rank": decoding.rank,
             "candidates": ways,
@@ -153,7 +270,22 @@ class Decoder(ABC):
                 {"rank": place, **candidate(row)}
                 for place, row in enumerate(decoding.order[:top].tolist(), 1)
             ],
+            # Measured with the whole EEG, whatever part this trial was decoded from.
             "over_all_pictures": overall and overall.to_json(),
+        }
+
+    def _part_to_json(self, decoding: Decoding) -> dict | None:
+        """Tell which part of the EEG was decoded; None where there is no EEG."""
+        if decoding.evoked is None:
+            return None
+        part = decoding.part
+        start, end = part.window(self.times)
+        return {
+            "electrodes": [name for name in self.montage.names if name not in part.off],
+            "electrodes_off": list(part.off),
+            "start_ms": round(1e3 * start),
+            "end_ms": round(1e3 * end),
+            "shuffle": part.shuffle,
         }
 
 
@@ -180,10 +312,45 @@ class BundleDecoder(Decoder):
         """Return the metrics that the manifest holds."""
         return self.bundle.metrics(subject, encoder, repetitions)
 
-    def _embedding(self, subject, encoder, condition, repetitions):
+    @cached_property
+    def times(self) -> np.ndarray:
+        """Of the samples that encoders take, s."""
+        samples = self.bundle.encoder(self.subjects[0], self.encoders(self.subjects[0])[0]).config
+        manifest = self.bundle.manifest
+        return manifest.get("tmin", 0.0) + np.arange(samples["times"]) / float(manifest["sfreq"])
+
+    def _embedding(self, subject, encoder, condition, repetitions, part):
         model = self.bundle.encoder(subject, encoder)
         evoked = self.bundle.trials(subject).evoked(condition, repetitions)
-        return embed(model, torch.from_numpy(evoked.eeg)[None])[0].numpy(), evoked
+        eeg = part.of(evoked.eeg, self.montage.names, self.times)
+        embedding = embed(model, torch.from_numpy(eeg)[None])[0].numpy()
+        return embedding, replace(evoked, eeg=eeg)
+
+    def shuffled_ranks(self, decoding: Decoding, shuffles: int = 100) -> np.ndarray:
+        """Decode a trial again and again with its EEG in another random order each time.
+
+        Parameters
+        ----------
+        decoding : Decoding
+            Of the trial; its part of the EEG is what is shuffled.
+        shuffles : int
+
+        Returns
+        -------
+        array of shape (shuffles,), int
+            Rank of the picture that was seen, after `Part.shuffle` of 1, 2, … `shuffles`.
+        """
+        encoder = self.bundle.encoder(decoding.subject, decoding.encoder)
+        trials = self.bundle.trials(decoding.subject)
+        whole = trials.evoked(decoding.condition, decoding.repetitions).eeg
+        eeg = np.stack(
+            [
+                replace(decoding.part, shuffle=number).of(whole, self.montage.names, self.times)
+                for number in range(1, shuffles + 1)
+            ]
+        )
+        similarities = self._similarities(embed(encoder, torch.from_numpy(eeg)).numpy())
+        return ranks(similarities, np.full(shuffles, decoding.condition))
 
 
 class LatentsDecoder(Decoder):
@@ -227,7 +394,12 @@ class LatentsDecoder(Decoder):
             repetitions=None,
         )
 
-    def _embedding(self, subject, encoder, condition, repetitions):
+    def _embedding(self, subject, encoder, condition, repetitions, part):
+        if part != WHOLE:
+            raise InputError(
+                "These latents came without EEG, so that no part of it can be switched off; "
+                "open a bundle, or ask for all of it."
+            )
         if encoder not in self.encoders(subject):
             raise InputError(f"There is no encoder {encoder!r}; these latents have 'latents' only.")
         if repetitions not in self.repetitions:

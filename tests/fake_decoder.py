@@ -1,12 +1,15 @@
-"""A decoder that needs no bundle: two made-up subjects who look at Twemoji pictures."""
+"""A decoder that needs no files: two made-up subjects who look at Twemoji pictures."""
 
 import contextlib
 from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
+import torch
 
-from nice_demo.decode import Decoder
+from nice_demo.bundle import Bundle
+from nice_demo.decode import BundleDecoder, Decoder
+from nice_demo.encoders.ridge import WINDOW, Ridge
 from nice_demo.errors import InputError
 from nice_demo.files import read_json
 from nice_demo.gallery import Candidate, Gallery
@@ -16,12 +19,16 @@ from nice_demo.sources.phantom import __file__ as phantom
 from nice_demo.trials import Evoked
 from nice_demo.ui.page import page, serve
 
-DIM = 24
+DIM, CHANNELS, TIMES = 24, 63, 250
+ENCODERS, REPETITIONS = ["nice", "ridge"], [1, 2, 5, 10, 20, 40, 80]
 NASTY = '<b>owl</b> & "co" ${1} {{x}}'
 
 
-class FakeDecoder(Decoder):
-    """Embeddings are the right ones in noise that averaging lowers; so is the EEG."""
+class FakeBundle(Bundle):
+    """What a bundle holds, made up: both encoders are linear, whatever they are called.
+
+    Each reads a code of its own out of the EEG: the right embedding in noise that averaging lowers.
+    """
 
     def __init__(self):
         concepts = read_json(phantom.replace("__init__.py", "concepts.json"))["test"]
@@ -39,32 +46,55 @@ class FakeDecoder(Decoder):
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         self.gallery = Gallery(candidates, vectors.astype(np.float32), {"name": "none"})
         self.folder, self.montage = None, Montage.standard()
-        self.simulated, self.provenance = True, "made-up subjects"
-        self.subjects, self.repetitions = ["1", "2"], [1, 2, 5, 10, 20, 40, 80]
-        self.metrics = lru_cache(self.metrics)
+        known = {name: {"file": "none"} for name in ENCODERS}
+        self.manifest = {
+            "name": "made up", "simulated": True, "source": "made-up subjects", "files": {},
+            "subjects": ["1", "2"], "encoders": {"1": known, "2": known}, "metrics": [],
+            "trials": {"kind": "averages", "repetitions": REPETITIONS}, "licences": [],
+            "sfreq": 250.0, "channels": self.montage.names,
+        }  # fmt: skip
+        features = CHANNELS * TIMES // WINDOW
+        square = np.linalg.qr(rng.standard_normal((features, DIM * len(ENCODERS))))[0].T
+        self.codes = dict(zip(ENCODERS, np.split(square, len(ENCODERS)), strict=True))
 
     def encoders(self, subject):
         if subject not in self.subjects:
             raise InputError(f"There is no subject {subject!r} in this test; choose one of 1, 2.")
-        return ["nice", "ridge"]
+        return ENCODERS
 
-    def metrics(self, subject, encoder, repetitions):
-        conditions = range(len(self.gallery))
-        decoded = [self._embedding(subject, encoder, c, repetitions)[0] for c in conditions]
-        similarities = similarity(np.stack(decoded), self.gallery.embeddings)
-        target = np.array(conditions)
-        return metrics(similarities, target, protocol="stimulus", repetitions=repetitions)
+    def encoder(self, subject, name):
+        encoder = Ridge(CHANNELS, TIMES, DIM).eval()
+        state = {"weight": torch.from_numpy(self.codes[name]), "bias": torch.zeros(DIM)}
+        encoder.linear.load_state_dict(state)
+        return encoder
 
-    def _embedding(self, subject, encoder, condition, repetitions):
-        seed = [int(subject), ["nice", "ridge"].index(encoder), condition]
+    def trials(self, subject):
+        return FakeTrials(self, int(subject))
+
+    def decoded(self, subject, encoder, condition, repetitions):
+        """Return the embedding that an encoder reads out of the whole EEG."""
+        seed = [int(subject), ENCODERS.index(encoder), condition]
         noise = np.random.default_rng(seed).standard_normal((80, DIM))[:repetitions].mean(0)
-        decoded = self.gallery.embeddings[condition] + 3 * noise
-        return decoded.astype(np.float32), self._evoked(int(subject), condition, repetitions)
+        return self.gallery.embeddings[condition] + 3 * noise
 
-    def _evoked(self, subject, condition, repetitions):
-        rng = np.random.default_rng([subject, condition])
+
+class FakeTrials:
+    whitening = None
+
+    def __init__(self, bundle, subject):
+        self.bundle, self.subject = bundle, subject
+
+    def evoked(self, condition, repetitions):
+        if repetitions not in REPETITIONS:
+            raise InputError(f"There is no average over {repetitions} repetitions.")
+        codes = [
+            self.bundle.decoded(self.subject, name, condition, repetitions) @ code
+            for name, code in self.bundle.codes.items()
+        ]
+        eeg = sum(codes).reshape(CHANNELS, -1).repeat(WINDOW, axis=1).astype(np.float32)
+        rng = np.random.default_rng([self.subject, condition])
         times = -0.2 + np.arange(300) / 250
-        x, y, z = self.montage.positions.T / 0.1
+        x, y, z = self.bundle.montage.positions.T / 0.1
         patterns = np.stack([-y, x * y, z - y, y], 1) + 0.15 * rng.standard_normal((63, 4))
         courses = [
             size * np.exp(-0.5 * ((times - peak) / width) ** 2)
@@ -78,7 +108,21 @@ class FakeDecoder(Decoder):
         noise = rng.standard_normal((63, 63)) @ rng.standard_normal((63, 300)).cumsum(1) / 40
         noise -= noise.mean(1, keepdims=True)
         volts = 1e-6 * (patterns @ np.array(courses) + noise * 3 / np.sqrt(repetitions))
-        return Evoked(volts[:, 50:].astype(np.float32), volts - volts.mean(0), times)
+        return Evoked(eeg, volts - volts.mean(0), times)
+
+
+class FakeDecoder(BundleDecoder):
+    """Decodes a `FakeBundle`; its metrics are measured when they are asked for."""
+
+    def __init__(self):
+        super().__init__(FakeBundle())
+        self.metrics = lru_cache(self.metrics)
+
+    def metrics(self, subject, encoder, repetitions):
+        target = np.arange(len(self.gallery))
+        decoded = [self.bundle.decoded(subject, encoder, c, repetitions) for c in target]
+        similarities = similarity(np.stack(decoded), self.gallery.embeddings)
+        return metrics(similarities, target, protocol="stimulus", repetitions=repetitions)
 
 
 @contextlib.contextmanager

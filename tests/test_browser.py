@@ -13,8 +13,9 @@ from fake_decoder import NASTY, FakeDecoder, served
 from PIL import Image
 
 from nice_demo.bundle import Bundle, write_manifest
-from nice_demo.decode import BundleDecoder, LatentsDecoder
+from nice_demo.decode import BundleDecoder, LatentsDecoder, Part
 from nice_demo.gallery import Gallery
+from nice_demo.montage import CHANNELS, PRESETS
 from nice_demo.pictures import SAME_CONCEPT
 from nice_demo.sources.latents import open_latents
 from nice_demo.ui import cards
@@ -172,11 +173,100 @@ def test_by_keyboard(visit, decoder, address):
     assert page.locator(".seen .name").inner_text() == before
 
 
+def ranks_on_screen(page):
+    """Return the bars as they stand: names and similarities."""
+    return page.locator("#bars li").all_inner_texts()
+
+
+def verdict_of_part(decoder, name, part):
+    decoding = decoder.decode("1", "nice", find_picture(decoder.gallery, name), 80, part)
+    words = cards.part_in_words(decoder, part)
+    return cards.verdict(decoding.rank, len(decoder.gallery), words)
+
+
+def test_electrodes_by_mouse_and_keyboard(visit, decoder, address):
+    page = visit(f"{address}?subject=1&picture=dog")
+    verdict, wait = page.locator(".verdict"), sync_api.expect
+    wait(verdict).to_have_text(verdict_of(decoder, "1", "nice", "dog", 80))
+    whole = ranks_on_screen(page)
+    oz = page.locator("#electrodes input[name=Oz]")
+    oz.click()
+    wait(verdict).to_have_text(verdict_of_part(decoder, "dog", Part(("Oz",))))
+    wait(page.locator(".overall")).to_contain_text("With the whole EEG")
+    page.wait_for_function("location.search.includes('off=Oz')")
+    wait(page.locator("#scalp .electrode.off")).to_have_count(1)
+    assert ranks_on_screen(page) != whole
+    oz.click()  # on again: exactly as before
+    wait(verdict).to_have_text(verdict_of(decoder, "1", "nice", "dog", 80))
+    assert ranks_on_screen(page) == whole
+    page.wait_for_function("!location.search.includes('off=')")
+    # Tab goes to the next electrode; Space and Enter switch.
+    oz.focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.name") == "O2"
+    page.keyboard.press("Space")
+    wait(verdict).to_have_text(verdict_of_part(decoder, "dog", Part(("O2",))))
+    page.keyboard.press("Enter")
+    wait(verdict).to_have_text(verdict_of(decoder, "1", "nice", "dog", 80))
+    # A preset, a region off and on again, and none at all.
+    page.locator("#preset-8").click()
+    eight = Part(tuple(name for name in CHANNELS if name not in PRESETS["8"]))
+    wait(verdict).to_have_text(verdict_of_part(decoder, "dog", eight))
+    page.wait_for_function("location.search.includes('electrodes=8')")
+    page.locator("#region-parietal").click()
+    six = Part(tuple(n for n in CHANNELS if n in eight.off or n in ("P7", "P8")))
+    wait(verdict).to_have_text(verdict_of_part(decoder, "dog", six))
+    page.locator("#region-occipital").click()
+    wait(page.locator(".notice.error")).to_contain_text("All electrodes are switched off")
+    wait(page.locator("#bars li")).to_have_count(0)
+    wait(page.locator("#carried .no-head")).to_contain_text("Nothing was decoded")
+    page.get_by_role("button", name="Decode the whole EEG again").click()
+    wait(verdict).to_have_text(verdict_of(decoder, "1", "nice", "dog", 80))
+    assert ranks_on_screen(page) == whole
+
+
+def test_window_shuffle_and_map(visit, decoder, address):
+    page = visit(f"{address}?subject=1&picture=dog&window=100-400&off=Fp1.Fp2")
+    verdict, wait = page.locator(".verdict"), sync_api.expect
+    part = Part(("Fp1", "Fp2"), 0.1, 0.4)
+    wait(verdict).to_have_text(verdict_of_part(decoder, "dog", part))
+    wait(page.locator("#window-says")).to_have_text("100–400 ms")
+    wait(page.locator("#carried svg")).to_have_count(1)
+    wait(page.locator("#carried-words")).to_contain_text("The same map from random weights")
+    start = page.locator("#window-start input[type=range]")
+    start.focus()
+    page.keyboard.press("ArrowRight")
+    wait(page.locator("#window-says")).to_have_text("120–400 ms")
+    wait(verdict).to_have_text(verdict_of_part(decoder, "dog", replace(part, start=0.12)))
+    page.keyboard.press("End")
+    wait(page.locator(".notice.error")).to_contain_text("holds no EEG")
+    page.keyboard.press("Home")
+    wait(verdict).to_have_text(verdict_of_part(decoder, "dog", replace(part, start=None)))
+    shuffled = page.locator(".story .notice")
+    for number in (1, 2):
+        page.locator("#shuffle").click()
+        now = replace(part, start=None, shuffle=number)
+        wait(verdict).to_have_text(verdict_of_part(decoder, "dog", now))
+        wait(shuffled).to_contain_text("same values, no order. This is what chance looks like.")
+    page.locator("#shuffle-many").click()
+    wait(page.locator(".shuffles")).to_contain_text("Of 100 shuffles, the picture seen came")
+    shuffled.get_by_role("button", name="Back to the trial").click()
+    wait(shuffled).to_have_count(0)
+    wait(page.locator(".shuffles")).to_have_count(0)
+    choose(page, "map-kind", "without each 40 ms")
+    wait(page.locator("#carried")).to_contain_text("tells moments apart, not electrodes")
+    page.wait_for_function("location.search.includes('map=occlusion')")
+    assert page.locator("#course rect").count() == 50
+    page = visit(f"{address}?map=attention")
+    wait(page.locator(".notice.error")).to_contain_text("There is no map of attention")
+
+
 def test_everything_is_reached_by_tab_with_visible_focus(visit, address):
     page = visit(address)
     page.wait_for_selector("#butterfly .main-svg")
+    page.wait_for_selector("#carried svg")
     reached = set()
-    for _ in range(40):
+    for _ in range(115):
         page.keyboard.press("Tab")
         reached.add(
             page.evaluate(
@@ -184,10 +274,12 @@ def test_everything_is_reached_by_tab_with_visible_focus(visit, address):
                 "const style = getComputedStyle(on);"
                 "const visible = on === document.body || on.matches('input') ||"
                 "  style.outlineStyle !== 'none' || style.boxShadow !== 'none';"
-                "return visible ? (on.id || block?.id) : 'invisible ' + on.outerHTML })()"
+                "const name = on.type === 'checkbox' ? on.name : block?.id;"
+                "return visible ? (on.id || name) : 'invisible ' + on.outerHTML })()"
             )
         )
     ids = {"subject", "encoder", "picture", "previous", "surprise", "next", "repetitions"}
+    ids |= {*CHANNELS, "preset-17", "region-frontal", "shuffle", "map-kind"}
     assert ids | {"copy-link"} <= {re.sub(r"^dropdown-", "", i or "") for i in reached}
     assert any((i or "").startswith("range_id") for i in reached)
     assert not [i for i in reached if (i or "").startswith("invisible")]
@@ -253,7 +345,7 @@ def test_simulated_eeg_says_so_and_explains(visit, address):
 def test_main_story_fits_a_laptop(visit, address):
     page = visit(f"{address}?repetitions=1")
     page.wait_for_selector("#butterfly .main-svg")
-    for what in (".verdict", ".bars li:last-child", "#moment input[type=range]"):
+    for what in (".verdict", ".bars li:last-child", "#moment input[type=range]", "#carried svg"):
         box = page.locator(what).bounding_box()
         assert box["y"] + box["height"] <= 800
 
@@ -288,7 +380,8 @@ def test_latents_of_real_eeg(visit, shared_data):
         assert page.locator(".cards .tile.word").count() >= 1
         sync_api.expect(page.locator(".overall")).to_contain_text("36\u202f% (30–43)")
         sync_api.expect(page.locator(".badge")).to_contain_text("real EEG of THINGS-EEG2")
-        for absent in ("#butterfly", "#scalp", "#moment", "#subject", "#encoder", "#repetitions"):
+        without = "butterfly scalp moment subject encoder repetitions electrodes window shuffle"
+        for absent in (f"#{part}" for part in [*without.split(), "carried", "course"]):
             assert page.locator(absent).count() == 0, absent
         assert "simulated" not in page.content().lower()
         page.keyboard.press("ArrowRight")
@@ -331,6 +424,8 @@ def test_bundle_of_real_eeg_with_pictures_of_the_same_concept(visit, stored_bund
         sync_api.expect(page.locator(".protocol")).to_contain_text("protocol stimulus, 6 candid")
         for absent in ("#butterfly", "#scalp", "#moment"):
             assert page.locator(absent).count() == 0, absent
+        sync_api.expect(page.locator("#electrodes input")).to_have_count(4)
+        sync_api.expect(page.locator("#course rect")).to_have_count(40)  # 0.8 s
         sync_api.expect(page.locator(".badge summary")).to_contain_text("THINGS-EEG2, for a test")
         page.locator(".badge summary").click()
         sync_api.expect(page.locator(".badge p")).to_contain_text("no voltages")

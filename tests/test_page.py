@@ -16,13 +16,16 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
-from nice_demo.decode import LatentsDecoder
+from nice_demo.decode import WHOLE, LatentsDecoder, Part
 from nice_demo.errors import InputError
+from nice_demo.explain import Map
 from nice_demo.gallery import Candidate
+from nice_demo.montage import CHANNELS, PRESETS
 from nice_demo.sources.latents import open_latents
 from nice_demo.ui import cards
+from nice_demo.ui.attribution import COSINE, Attributions, over_electrodes, over_time
 from nice_demo.ui.figures import butterfly
-from nice_demo.ui.headmap import COLOURS, colour_range, colours_of, headmap
+from nice_demo.ui.headmap import COLOURS, colour_range, colours_of, headmap, round_up
 from nice_demo.ui.view import find_picture, opening_view, view_of, view_of_address
 
 
@@ -57,7 +60,12 @@ def test_api_has_exactly_one_named_endpoint(client):
         "encoder",
         "picture",
         "repetitions",
+        "electrodes",
+        "start_ms",
+        "end_ms",
     ]
+    needed = [p["parameter_name"] for p in parameters if not p["parameter_has_default"]]
+    assert needed == ["subject", "encoder", "picture", "repetitions"]
 
 
 @pytest.mark.parametrize("repetitions", [1, 80])
@@ -67,6 +75,20 @@ def test_api_equals_decoder(client, decoder, encoder, repetitions):
     expected = decoder.to_json(decoder.decode("2", encoder, candidate.id, repetitions))
     for picture in (candidate.id, candidate.name, candidate.name.upper()):
         assert client.predict("2", encoder, picture, repetitions, api_name="/decode") == expected
+
+
+@pytest.mark.parametrize("electrodes", ["17", "P7, Oz", ["Oz", "P7"]])
+def test_api_decodes_a_part(client, decoder, electrodes):
+    candidate = decoder.gallery.candidates[17]
+    on = PRESETS["17"] if electrodes == "17" else ["P7", "Oz"]
+    part = Part(tuple(name for name in CHANNELS if name not in on), 0.1, 0.4)
+    expected = decoder.to_json(decoder.decode("2", "nice", candidate.id, 80, part))
+    asked = ("2", "nice", candidate.id, 80, electrodes, 100, 400)
+    told = client.predict(*asked, api_name="/decode")
+    assert told == expected
+    assert told["part"]["electrodes"] == on
+    whole = client.predict(*asked[:4], api_name="/decode")
+    assert whole["retrieved"] != told["retrieved"]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +101,10 @@ def test_api_equals_decoder(client, decoder, encoder, repetitions):
         ({"repetitions": "many"}, "no average over 'many' repetitions"),
         ({"repetitions": 1.5}, "no average over '1.5' repetitions"),
         ({"subject": ["1"]}, "no subject"),
+        ({"electrodes": "Qz"}, "no electrode 'Qz'"),
+        ({"electrodes": []}, "All electrodes are switched off"),
+        ({"start_ms": 400, "end_ms": 400}, "from 400 to 400 ms holds no EEG"),
+        ({"start_ms": "soon"}, "no moment 'soon'"),
     ],
 )
 def test_api_answers_bad_input_with_a_sentence_and_stays_up(client, capfd, wrong, sentence):
@@ -139,6 +165,30 @@ def test_repetitions_that_are_none(decoder, wrong):
 )
 def test_verdict(rank, sentence):
     assert cards.verdict(rank, 200) == sentence
+
+
+def test_verdict_names_the_part(decoder):
+    said = cards.part_in_words(decoder, Part(tuple(CHANNELS[17:]), 0.1, 0.4))
+    assert said == "17 of 63 electrodes, 100–400 ms"
+    assert cards.part_in_words(decoder, Part(end=0.2)) == "0–200 ms only"
+    assert cards.part_in_words(decoder, Part(shuffle=2)) == "shuffled EEG"
+    assert cards.part_in_words(decoder, WHOLE) == ""
+    assert cards.verdict(3, 200, said) == (
+        "Right at rank 3 of 200 with 17 of 63 electrodes, 100–400 ms; chance would put it at 100."
+    )
+    picture = find_picture(decoder.gallery, "dog")
+    html = cards.result(decoder, decoder.decode("1", "nice", picture, 80, Part(("Oz",))))
+    assert "With the whole EEG" in html and "62 of 63 electrodes" in html
+    assert "whole EEG" not in cards.result(decoder, decoder.decode("1", "nice", picture, 80))
+
+
+def test_shuffles_are_said_with_chance():
+    html = cards.shuffles(np.array([1, 3, 3, 90, 200]), 3, 200)
+    text = re.sub("<[^>]+>", "", html)
+    assert text == (
+        "Of 5 shuffles, the picture seen came as near as rank 3 or nearer in 3; chance: 0.1. "
+        "Their median rank is 3 of 200; chance: 100."
+    )
 
 
 def test_digits():
@@ -238,6 +288,79 @@ def test_colour_range_is_the_next_round_number():
     volts[3, 7] = -4.1e-6
     assert colour_range(volts) == 5
     assert colour_range(volts * 1000) == 4100 and colour_range(volts * 0) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("extent", "end"), [(0.012, 0.015), (0.08, 0.08), (0.81, 1), (7, 8), (0, 1), (12, 15)]
+)
+def test_ranges_end_on_round_numbers(extent, end):
+    assert round_up(extent) == pytest.approx(end)
+
+
+def test_headmap_without_sign_and_with_electrodes_off(decoder):
+    values = np.linspace(0, 2, 63)
+    svg = headmap(
+        decoder.montage, values, 2.0, "dog", title="Attention to", unit="share", signed=False,
+        off=["Oz", "Cz"],
+    )  # fmt: skip
+    assert svg.count("electrode off") == 2 and "µV" not in svg and "−2" not in svg
+    assert colours_of(np.array([0, 1, 2, 3]), 2.0, signed=False).tolist() == [0, 127, 254, 254]
+
+
+# ---------------------------------------------------------------- what carried it
+
+
+def test_map_over_electrodes_and_time_against_a_loop():
+    rng = np.random.default_rng(2)
+    values, times = rng.standard_normal((3, 12)), np.arange(12) / 250
+    inside = (times >= 0.008) & (times < 0.04)
+    shares = Map("integrated gradients", values, COSINE, ["a", "b", "c"], times)
+    sizes = Map("grad-cam", values, "arbitrary", ["a", "b", "c"], times)
+    for row in range(3):
+        kept = [values[row, t] for t in range(12) if inside[t]]
+        assert over_electrodes(shares, inside)[row] == pytest.approx(sum(kept))
+        mean = sum(abs(value) for value in kept) / len(kept)
+        assert over_electrodes(sizes, inside)[row] == pytest.approx(mean)
+    bins = [range(0, 5), range(5, 10), range(10, 12)]  # 20 ms
+    for place, samples in enumerate(bins):
+        total = sum(values[row, t] for row in range(3) for t in samples)
+        assert over_time(shares, 250)[place] == pytest.approx(total)
+        size = np.mean([abs(values[row, t]) for row in range(3) for t in samples])
+        assert over_time(sizes, 250)[place] == pytest.approx(size)
+
+
+def test_attribution_is_of_the_part_that_was_decoded(decoder):
+    decoding = decoder.decode("1", "ridge", decoder.gallery.candidates[3].id, 80, Part(("Oz",)))
+    drawn = Attributions(decoder)
+    found = drawn._explained(decoding, "occlusion by channel", decoding.condition)[0]
+    for row in (0, CHANNELS.index("Oz"), CHANNELS.index("P7")):
+        off = Part(tuple({"Oz", CHANNELS[row]}))
+        without = decoder.decode("1", "ridge", decoder.gallery.candidates[3].id, 80, off)
+        fall = decoding.similarities[3] - without.similarities[3]
+        assert found.values[row] == pytest.approx(fall, abs=1e-5)
+    assert abs(found.values[CHANNELS.index("Oz")]) < 1e-6  # it is off already
+    head, words, course = drawn.drawn(decoding, "integrated gradients", "seen")
+    assert head.count("electrode off") == 1 and "cosine similarity" in words
+    assert "random weights correlates ρ = " in words and course.count("<rect") == 50
+    head, words, course = drawn.drawn(decoding, "occlusion by window", "first")
+    assert "tells moments apart, not electrodes" in head and course.count("<rect") == 50
+    head, _, course = drawn.drawn(decoding, "occlusion by channel", "seen")
+    assert "<svg" in head and not course
+    with pytest.raises(InputError, match="has no attention; choose nice-sa or nice-ga"):
+        drawn.drawn(decoding, "attention", "seen")
+    for wrong in (("tea leaves", "seen"), ("attention", "nobody")):
+        with pytest.raises(InputError, match="There is no map"):
+            drawn.drawn(decoding, *wrong)
+
+
+def test_range_of_a_map_is_the_same_for_all_pictures(decoder):
+    drawn = Attributions(decoder)
+    ends = set()
+    for row in (1, 5, 9):
+        decoding = decoder.decode("1", "ridge", decoder.gallery.candidates[row].id, 80)
+        head = drawn.drawn(decoding, "integrated gradients", "seen")[0]
+        ends.add(re.search(r">\+([\d.]+)</text>", head).group(1))
+    assert len(ends) == 1
 
 
 def test_headmap_shows_the_montages_image(decoder):

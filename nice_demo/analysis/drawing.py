@@ -21,8 +21,8 @@ from nice_demo.calibration import expected_calibration_error, reliability, risk_
 from nice_demo.files import complete_file
 
 NAMES = {"nice": "NICE", "nice-sa": "NICE-SA", "nice-ga": "NICE-GA", "ridge": "ridge"}
-# Okabe and Ito's colours, told apart with any colour vision.
-COLOURS = {"nice": "#0072b2", "nice-sa": "#e69f00", "nice-ga": "#009e73", "ridge": "#cc79a7"}
+# Okabe and Ito's colours, told apart with any colour vision; the page has the same.
+COLOURS = {"nice": "#0072b2", "nice-sa": "#e69f00", "nice-ga": "#d55e00", "ridge": "#cc79a7"}
 GREY = "#666666"
 STYLE = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10,

@@ -26,7 +26,7 @@ In flows a `Recording`, out flow arrays for the leaderboard and for drawing foun
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 from torch import nn
 
 from nice_demo.analysis.series import Analysis, Found, Recording
@@ -288,7 +288,8 @@ def _estimate(values: np.ndarray) -> Estimate:
     n, mean = len(values), float(values.mean())
     if n < 2:
         return Estimate(mean, np.nan, np.nan)
-    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    # Student's quantile, as stats.t.ppf gives it a thousand times slower.
+    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / np.sqrt(n))
     return Estimate(mean, mean - half, mean + half)
 
 

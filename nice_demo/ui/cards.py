@@ -12,10 +12,11 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nice_demo.bundle import OTHER_SUBJECTS
-from nice_demo.decode import Decoder, Decoding
+from nice_demo.decode import WHOLE, Decoder, Decoding, Part
 from nice_demo.gallery import Candidate
 from nice_demo.pictures import picture_file, shows_concept_only
 from nice_demo.retrieval import PROTOCOLS, Metrics, Proportion
@@ -110,7 +111,7 @@ def chance_rank(ways: int) -> int:
     return (ways + 1) // 2  # of 200: 100.5, said as 100
 
 
-def verdict(rank: int, ways: int) -> str:
+def verdict(rank: int, ways: int, part: str = "") -> str:
     """Say in one sentence how the decoding went; a miss as plainly as a hit.
 
     Parameters
@@ -119,16 +120,60 @@ def verdict(rank: int, ways: int) -> str:
         Of the picture that was seen.
     ways : int
         Number of candidates.
+    part : str
+        What `part_in_words` says of the EEG, or nothing.
     """
+    among = f"{ways} with {part}" if part else f"{ways}"
     chance = f"chance would put it at {chance_rank(ways)}"
     if rank == 1:
-        return f"Right: first of {ways}; {chance}."
+        return f"Right: first of {among}; {chance}."
     if rank <= CARDS:
-        return f"Right at rank {rank} of {ways}; {chance}."
+        return f"Right at rank {rank} of {among}; {chance}."
     if rank < chance_rank(ways):
-        return f"Missed: only at rank {rank} of {ways}; {chance}."
+        return f"Missed: only at rank {rank} of {among}; {chance}."
     chance = f"no better than chance, which would put it at {chance_rank(ways)}"
-    return f"Missed: rank {rank} of {ways}, {chance}."
+    return f"Missed: rank {rank} of {among}, {chance}."
+
+
+def part_in_words(decoder: Decoder, part: Part) -> str:
+    """Say which part of the EEG the encoder got: "17 of 63 electrodes, 100–400 ms"."""
+    says = []
+    if part.off:
+        channels = len(decoder.montage.names)
+        says.append(f"{channels - len(part.off)} of {channels} electrodes")
+    if part.start is not None or part.end is not None:
+        start, end = part.window(decoder.times)
+        window = f"{1e3 * start:.0f}–{1e3 * end:.0f} ms".replace("-", "−")
+        says.append(window if says else f"{window} only")
+    if part.shuffle:
+        says.append("shuffled EEG")
+    return ", ".join(says)
+
+
+def shuffles(ranks: np.ndarray, rank: int, ways: int) -> str:
+    """Say how often shuffled EEG does as well as the trial itself.
+
+    Parameters
+    ----------
+    ranks : array of shape (n_shuffles,)
+        Of the picture that was seen, for each shuffle.
+    rank : int
+        Of the trial itself.
+    ways : int
+        Number of candidates.
+    """
+    number = len(ranks)
+    near = "first" if rank == 1 else f"as near as rank {rank} or nearer"
+    return (
+        f'<p class="shuffles" role="status">Of {number} shuffles, the picture seen came {near} in '
+        f"<b>{int((ranks <= rank).sum())}</b>; chance: {few(number * rank / ways)}. Their median "
+        f"rank is {np.median(ranks):.0f} of {ways}; chance: {chance_rank(ways)}.</p>"
+    )
+
+
+def few(count: float) -> str:
+    """Write a count that is expected: 0.5, 1.5, 42."""
+    return f"{count:.1f}".removesuffix(".0") if count < 10 else f"{count:.0f}"
 
 
 def looks(repetitions: int) -> str:
@@ -141,14 +186,27 @@ def _share(proportion: Proportion) -> str:
     return f"<b>{percent(proportion.value)}\u202f%</b> ({low}–{high})"
 
 
-def overall(metrics: Metrics, simulated: bool, trained_on: str | None = None) -> str:
-    """Say how good the encoder is over all pictures, with interval, chance and protocol."""
+def overall(
+    metrics: Metrics, simulated: bool, trained_on: str | None = None, in_part: bool = False
+) -> str:
+    """Say how good the encoder is over all pictures, with interval, chance and protocol.
+
+    Parameters
+    ----------
+    metrics : Metrics
+        Always of the whole EEG.
+    simulated : bool
+    trained_on : str or None
+    in_part : bool
+        Whether the trial beside it was decoded from a part of its EEG, so that it must be said.
+    """
     averaged = "" if metrics.repetitions is None else f" at {looks(metrics.repetitions)} each"
     kind = ", simulated EEG" if simulated else ""
+    whole = "<em>With the whole EEG</em>, over" if in_part else "Over"
     if trained_on == OTHER_SUBJECTS:  # the rarer case, and much the harder one
         kind += f"; trained on {trained_on} only"
     return (
-        f'<p class="overall">Over all {metrics.trials} pictures{averaged} the right one comes '
+        f'<p class="overall">{whole} all {metrics.trials} pictures{averaged} the right one comes '
         f"first in {_share(metrics.top1)} and among the first five in {_share(metrics.top5)}; "
         f"chance {percent(metrics.top1.chance)}\u202f% and {percent(metrics.top5.chance)}\u202f%. "
         f'<span class="protocol">95 % intervals in brackets; protocol {escape(metrics.protocol)}, '
@@ -166,6 +224,16 @@ _HELP_RETRIEVED = (
 _HELP_BARS = (
     "How similar the decoded embedding is to each of the ten nearest candidates, and to the "
     "picture seen. Only the order and the distances matter: a similarity isn't a probability."
+)
+# The way back from a part of the EEG that holds nothing.
+WHOLE_AGAIN = (
+    '<p class="way-back"><button type="button" class="back" data-press="whole">Decode the whole '
+    "EEG again</button></p>"
+)
+SHUFFLED = (
+    '<p class="notice" role="status"><span>Shuffled EEG: same values, no order. This is what '
+    'chance looks like.</span> <button type="button" class="back" data-press="unshuffle">Back to '
+    "the trial</button></p>"
 )
 _SAME_CONCEPT = "a picture of the same concept, not the one that was shown"
 
@@ -207,6 +275,13 @@ def result(decoder: Decoder, decoding: Decoding, above: str = "") -> str:
         else ""
     )
     metrics = decoder.metrics(decoding.subject, decoding.encoder, decoding.repetitions)
+    part = decoding.part
+    says_overall = ""
+    if metrics:
+        says_overall = overall(metrics, decoder.simulated, decoder.trained_on, part != WHOLE)
+    if part.shuffle:
+        above += SHUFFLED
+    says = verdict(decoding.rank, ways, part_in_words(decoder, part))
     return (
         f'<section class="result">{above}<div class="pictures">'
         f'<div class="seen"><div class="heading"><h2>Seen</h2></div><div class="card">'
@@ -214,8 +289,8 @@ def result(decoder: Decoder, decoding: Decoding, above: str = "") -> str:
         f"</span>{seen_is}</div></div></div>"
         f'<div class="retrieved">{heading("Retrieved", help_retrieved)}'
         f'<ol class="cards">{cards}</ol>{photos_are}</div></div>'
-        f'<p class="verdict" aria-live="polite">{verdict(decoding.rank, ways)}</p>'
-        f"{overall(metrics, decoder.simulated, decoder.trained_on) if metrics else ''}</section>"
+        f'<p class="verdict" aria-live="polite">{says}</p>'
+        f"{says_overall}</section>"
     )
 
 

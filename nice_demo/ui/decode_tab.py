@@ -5,18 +5,21 @@ between two changes but what the decoder itself keeps, so every visitor sees the
 """
 
 import json
+from dataclasses import replace
 from functools import cache
 from html import escape
 
 import gradio as gr
 import numpy as np
 
-from nice_demo.decode import Decoder, Decoding
+from nice_demo.decode import BundleDecoder, Decoder, Decoding
 from nice_demo.errors import InputError
-from nice_demo.ui import cards
+from nice_demo.ui import attribution, cards
+from nice_demo.ui.attribution import MAPS, TARGETS, Attributions, kinds_of
 from nice_demo.ui.figures import butterfly
 from nice_demo.ui.headmap import colour_range, headmap
-from nice_demo.ui.view import View, opening_view, view_of, view_of_address
+from nice_demo.ui.part_controls import BARE, electrode_switches, shuffle_buttons, window_sliders
+from nice_demo.ui.view import View, address_of, opening_view, view_of, view_of_address
 
 ENCODER_NAMES = {
     "nice": "NICE",
@@ -24,19 +27,22 @@ ENCODER_NAMES = {
     "nice-ga": "NICE-GA",
     "ridge": "ridge regression",
 }
-BARE = {"js_on_load": None, "apply_default_css": False}  # plain HTML, styled by style.css alone
 MOMENT = 0.172  # s, of the first scalp map: about when the response to objects peaks
+SHUFFLES = 100  # at once
 
 _HELP_EEG = (
     "Each thin line is one electrode's average over the looks chosen, in microvolts, and global "
     "field power is their spread at each moment. It shows when the brain responds, not what the "
-    "encoder uses of it."
+    "encoder uses of it. It is always the whole trial; what the encoder doesn't get is shaded."
 )
 _HELP_MAP = (
     "The voltage over the head at the moment of the cursor, seen from above with the nose up and "
     "interpolated between the electrodes (dots). What lies under a bright spot needn't be its "
-    "source: volume conduction spreads every source over the scalp."
+    "source: volume conduction spreads every source over the scalp. What is stronger than the ends "
+    "of the colours, the most that a fully averaged response reaches, is cut; hollow electrodes "
+    "are switched off for the encoder."
 )
+_WRITE_MAP = "(map) => { window.nicePage.writeAddress(JSON.parse(map || '{}')); return []; }"
 
 
 def decode_tab(decoder: Decoder) -> None:
@@ -49,7 +55,8 @@ def decode_tab(decoder: Decoder) -> None:
     opening = opening_view(decoder)
     ids = [candidate.id for candidate in decoder.gallery.candidates]
     evoked = opening.decoded_by(decoder).evoked
-    has_eeg = decoder.montage is not None and evoked is not None and evoked.volts is not None
+    has_eeg = isinstance(decoder, BundleDecoder)
+    has_volts = has_eeg and evoked.volts is not None
 
     # ------------------------------------------------------------ what is on the screen
     with gr.Column(elem_classes="decode" if has_eeg else "decode without-eeg"):
@@ -61,17 +68,37 @@ def decode_tab(decoder: Decoder) -> None:
                 following = gr.Button("▶", elem_id="next", min_width=0)
             repetitions = _repetitions(decoder, opening)
             _words_of_advice(decoder)
-        result = gr.HTML(cards.waiting(), elem_id="result", **BARE)
+            if has_eeg:
+                electrodes = electrode_switches(decoder)
+                shuffle, shuffle_many = shuffle_buttons(SHUFFLES)
+                # Pressed by a button in the sentence that nothing is left of the EEG.
+                whole = gr.Button("Whole EEG", elem_id="whole", visible="hidden")
+            _keys(decoder)
+        with gr.Column(elem_classes="story", min_width=0):
+            result = gr.HTML(cards.waiting(), elem_id="result", **BARE)
+            shuffles = gr.HTML(elem_id="shuffles", **BARE)
         bars = gr.HTML(elem_id="bars", **BARE)
         if has_eeg:
-            with gr.Column(elem_classes="eeg", min_width=0):
-                scalp = gr.HTML(elem_id="scalp", **BARE)
-                gr.HTML(
-                    cards.heading("Simulated EEG" if decoder.simulated else "EEG", _HELP_EEG),
-                    **BARE,
-                )
-                plot = gr.Plot(elem_id="butterfly", show_label=False, container=False)
-                moment = _moment(evoked.times)
+            with gr.Column(elem_classes="eeg" if has_volts else "eeg no-volts", min_width=0):
+                if has_volts:
+                    scalp = gr.HTML(elem_id="scalp", **BARE)
+                carried = gr.HTML(elem_id="carried", **BARE)
+                with gr.Row(elem_classes="map-choice"):
+                    kind, target = _which_map(decoder, opening)
+                words = gr.HTML(elem_id="carried-words", **BARE)
+                with gr.Column(elem_classes="in-time", min_width=0):
+                    if has_volts:
+                        title = "Simulated EEG" if decoder.simulated else "EEG"
+                        gr.HTML(cards.heading(title, _HELP_EEG), elem_classes="title", **BARE)
+                        plot = gr.Plot(elem_id="butterfly", show_label=False, container=False)
+                        moment = _moment(evoked.times)
+                    course = gr.HTML(elem_id="course", **BARE)
+                    start, end = window_sliders(
+                        decoder, evoked.times if has_volts else decoder.times
+                    )
+    # What the address says of the part and of the map; the browser copies it there.
+    unseen = {"visible": "hidden", "container": False, "show_label": False}
+    part_address, map_address = gr.Textbox(**unseen), gr.Textbox(**unseen)
 
     # ------------------------------------------------------------ from a choice to the screen
     @cache
@@ -82,22 +109,25 @@ def decode_tab(decoder: Decoder) -> None:
         return colour_range(view.decoded_by(decoder).evoked.volts)
 
     def scalp_at(decoding: Decoding, milliseconds: float) -> str:
-        times = decoding.evoked.times
+        times, part = decoding.evoked.times, decoding.part
         sample = int(np.abs(times - milliseconds / 1e3).argmin())
         when = f"{times[sample] * 1e3:.0f} ms".replace("-", "−")
         end = end_of_colours(decoding.subject)
-        image = headmap(decoder.montage, decoding.evoked.volts[:, sample] * 1e6, end, when)
+        volts = decoding.evoked.volts[:, sample] * 1e6
+        image = headmap(decoder.montage, volts, end, when, off=part.off)
+        says = f"{'Simulated; always' if decoder.simulated else 'Always'} ±{end:g} µV."
+        if part.shuffle:
+            says = "As it was, not shuffled."
         return (
             f'<section class="scalp"><div class="heading"><h2>Scalp at <span>{when}</span></h2>'
             f"{cards.explained('Scalp map', _HELP_MAP)}</div>{image}"
-            f'<p class="caption">{"Simulated EEG. " if decoder.simulated else ""}'
-            f"Every map of this subject runs to ±{end:g} µV, the most that a fully averaged "
-            "response reaches; what is stronger is cut.</p></section>"
+            f'<p class="caption">{says}</p></section>'
         )
 
     def shown(decoding: Decoding, milliseconds: float | None, above: str = "") -> tuple:
-        panels = (cards.result(decoder, decoding, above), cards.bars(decoder, decoding))
-        if not has_eeg:
+        address = json.dumps(address_of(decoding.part, decoder))
+        panels = cards.result(decoder, decoding, above), "", cards.bars(decoder, decoding), address
+        if not has_volts:
             return panels
         volts, times = decoding.evoked.volts, decoding.evoked.times
         figure = butterfly(volts, times, decoder.montage.names)
@@ -105,55 +135,126 @@ def decode_tab(decoder: Decoder) -> None:
 
     def show(*choices) -> tuple:
         try:
-            return shown(view_of(decoder, *choices[:4]).decoded_by(decoder), *choices[4:] or [None])
+            decoding = view_of(decoder, *choices[: len(controls)]).decoded_by(decoder)
+            return shown(decoding, *choices[len(controls) :] or [None])
         except InputError as error:
-            return (cards.notice(str(error), error=True), *[gr.skip()] * (len(panels) - 1))
-
-    def show_address(request: gr.Request) -> tuple:
-        view, above = opening, ""
-        first_moment = moment.value if has_eeg else None
-        try:
-            view = view_of_address(decoder, dict(request.query_params), opening)
-        except InputError as error:
-            above = cards.notice(f"{error} Here is another view instead.", error=True)
-        choices = (view.subject, view.encoder, view.picture, view.repetitions)
-        return *choices, *shown(view.decoded_by(decoder), first_moment, above)
+            # Bars of another view would be a lie; the trial's own EEG still is what it is.
+            unchanged = [gr.skip()] * (len(panels) - 3)
+            says = cards.notice(str(error), error=True) + (cards.WHOLE_AGAIN if has_eeg else "")
+            return says, "", "", *unchanged
 
     def show_moment(*choices) -> str:
+        *choices, milliseconds = choices
         try:
-            return scalp_at(view_of(decoder, *choices[:4]).decoded_by(decoder), choices[4])
+            return scalp_at(view_of(decoder, *choices).decoded_by(decoder), milliseconds)
+        except InputError:  # which the result says
+            return gr.skip()
+
+    def show_map(*choices) -> tuple:
+        *choices, kind, target = choices
+        try:
+            view = view_of(decoder, *choices)
+            decoding = view.decoded_by(decoder)
+        except InputError:  # which the result says
+            return *attribution.nothing(), gr.skip()
+        try:
+            drawn = attributions.drawn(decoding, kind, target)
+        except InputError as error:
+            drawn = attribution.refused(str(error))
+        return *drawn, json.dumps(attributions.address(view, kind, target))
+
+    def show_shuffles(*choices) -> str:
+        try:
+            view = view_of(decoder, *choices)
+            view = replace(view, part=replace(view.part, shuffle=0))
+            decoding = view.decoded_by(decoder)
         except InputError as error:
             return cards.notice(str(error), error=True)
+        ranks = decoder.shuffled_ranks(decoding, SHUFFLES)
+        return cards.shuffles(ranks, decoding.rank, len(ids))
+
+    def show_address(request: gr.Request) -> tuple:
+        address, view, above = dict(request.query_params), opening, ""
+        try:
+            view = view_of_address(decoder, address, opening)
+        except InputError as error:
+            above = cards.notice(f"{error} Here is another view instead.", error=True)
+        choices = [view.subject, view.encoder, view.picture, view.repetitions]
+        if has_eeg:
+            on = [name for name in decoder.montage.names if name not in view.part.off]
+            window = [round(1e3 * edge, 3) for edge in view.part.window(decoder.times)]
+            choices += [on, *window, view.part.shuffle]
+            try:
+                choices += attributions.of_address(view, address)
+            except InputError as error:
+                above += cards.notice(f"{error} Here is another map instead.", error=True)
+                choices += attributions.of_address(view, {})
+        first_moment = moment.value if has_volts else None
+        return *choices, *shown(view.decoded_by(decoder), first_moment, above)
 
     # ------------------------------------------------------------ listeners
-    controls = [subject, encoder, picture, repetitions]
-    panels = [result, bars, plot, scalp] if has_eeg else [result, bars]
-    asked = [*controls, moment] if has_eeg else controls
+    controls, which_map = [subject, encoder, picture, repetitions], []
+    panels = [result, shuffles, bars, part_address]
+    if has_eeg:
+        attributions, which_map = Attributions(decoder), [kind, target]
+        controls += [electrodes, start, end, shuffle]
+    if has_volts:
+        panels += [plot, scalp]
+    asked = [*controls, moment] if has_volts else controls
     private = {"api_visibility": "private", "show_progress": "hidden"}
     # One after the other, and of changes that come too quickly the last: what stands on the screen
     # in the end is what the controls say, however quickly they are moved.
-    in_order = private | {
-        "trigger_mode": "always_last", "concurrency_id": "view", "concurrency_limit": 1,
-    }  # fmt: skip
-    gr.on([control.change for control in controls], show, asked, panels, **in_order).then(
-        None, controls, js=_write_address(decoder), api_visibility="private"
+    last = private | {"trigger_mode": "always_last", "concurrency_limit": 1}
+    in_order, later = last | {"concurrency_id": "view"}, last | {"concurrency_id": "map"}
+    decoded = gr.on([control.change for control in controls], show, asked, panels, **in_order)
+    decoded.then(
+        None, [*controls[:4], part_address], js=_write_address(decoder), api_visibility="private"
+    )
+    loaded = gr.context.Context.root_block.load(
+        show_address, None, [*controls, *which_map, *panels], **private
     )
     if has_eeg:
+        # The decoding is on the screen first; what carried it takes longer and follows.
+        map_and_words = [*controls, *which_map], [carried, words, course, map_address]
+        decoded.then(show_map, *map_and_words, **later)
+        loaded.then(show_map, *map_and_words, **later)
+        changes = [control.change for control in which_map]
+        gr.on(changes, show_map, *map_and_words, **later)
+        map_address.change(None, map_address, js=_WRITE_MAP, api_visibility="private")
+        # An encoder begins with the map that suits it.
+        encoder.input(lambda *who: kinds_of(decoder, *who)[0], [subject, encoder], kind, **private)
+        whole.click(
+            None, None, controls[4:], api_visibility="private",
+            js=f"() => {json.dumps([decoder.montage.names, start.minimum, start.maximum, 0])}",
+        )  # fmt: skip
+        shuffle_many.click(show_shuffles, controls, shuffles, **in_order)
+    if has_volts:
         moment.change(show_moment, asked, scalp, **in_order)
     for button, by in ((previous, "-1"), (surprise, "null"), (following, "1")):
         # The browser chooses the neighbour, so that no press of a key is lost.
         there = f"(picture) => window.nicePage.neighbour(picture, {by})"
         button.click(None, picture, picture, js=there, api_visibility="private")
-    gr.context.Context.root_block.load(show_address, None, [*controls, *panels], **private)
 
-    def decode(subject: str, encoder: str, picture: str, repetitions: int) -> dict:
-        """Decode a trial.
+    def decode(
+        subject: str,
+        encoder: str,
+        picture: str,
+        repetitions: int,
+        electrodes: list[str] | str = "all",
+        start_ms: float | None = None,
+        end_ms: float | None = None,
+    ) -> dict:
+        """Decode a trial, from all of its EEG or from a part.
 
         What was seen, the ten nearest candidates with their similarity, and how good the encoder
-        is over all pictures. `picture` is an id or a name.
+        is over all pictures with the whole EEG. `picture` is an id or a name; `electrodes` those
+        that aren't switched off: "all", a preset such as "17", or names; `start_ms` and `end_ms`
+        the window.
         """
         try:
-            view = view_of(decoder, subject, encoder, picture, repetitions)
+            view = view_of(
+                decoder, subject, encoder, picture, repetitions, electrodes, start_ms, end_ms
+            )
             return decoder.to_json(view.decoded_by(decoder))
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
@@ -193,24 +294,46 @@ def _repetitions(decoder: Decoder, opening: View) -> gr.Radio:
     )  # fmt: skip
 
 
+def _which_map(decoder: BundleDecoder, opening: View) -> list[gr.Dropdown]:
+    kinds = [kinds_of(decoder, s, e) for s in decoder.subjects for e in decoder.encoders(s)]
+    possible = [(name, kind) for kind, name in MAPS.items() if any(kind in own for own in kinds)]
+    first = kinds_of(decoder, opening.subject, opening.encoder)[0]
+    return [
+        gr.Dropdown(
+            possible, value=first, label="What carried it: map", elem_id="map-kind",
+            filterable=False, container=False, min_width=0,
+        ),
+        gr.Dropdown(
+            [(label, name) for name, label in TARGETS.items()], value="seen",
+            label="Similarity to which picture", elem_id="map-target", filterable=False,
+            container=False, min_width=0,
+        ),
+    ]  # fmt: skip
+
+
 def _words_of_advice(decoder: Decoder) -> None:
-    looks = ""
-    if len(decoder.repetitions) > 1:
-        first, last = (cards.looks(decoder.repetitions[which]) for which in (0, -1))
-        looks = (
-            f'<p class="ends"><span>{first}</span><span>{last}</span></p>'
-            '<p class="hint">Take <em>repetitions</em> down to one: a single look is nearly '
-            "hopeless. That is what EEG is like.</p>"
-        )
+    if len(decoder.repetitions) == 1:
+        return
+    first, last = (cards.looks(decoder.repetitions[which]) for which in (0, -1))
+    gr.HTML(
+        f'<p class="ends"><span>{first}</span><span>{last}</span></p>'
+        '<p class="hint">Take <em>repetitions</em> down to one: a single look is nearly '
+        "hopeless. That is what EEG is like.</p>",
+        elem_id="advice",
+        **BARE,
+    )
+
+
+def _keys(decoder: Decoder) -> None:
     keys = "<kbd>←</kbd> <kbd>→</kbd> picture"
     if len(decoder.repetitions) > 1:
         keys += ", <kbd>↑</kbd> <kbd>↓</kbd> repetitions"
     ids = json.dumps([candidate.id for candidate in decoder.gallery.candidates])
     gr.HTML(
         f'<span id="ids" hidden data-ids="{escape(ids)}"></span>'
-        f'{looks}<p class="keys">{keys}, <kbd>space</kbd> surprise</p>'
+        f'<p class="keys">{keys}, <kbd>space</kbd> surprise</p>'
         '<button type="button" id="copy-link">Copy a link to this view</button>',
-        elem_id="advice",
+        elem_id="keys",
         **BARE,
     )
 
@@ -235,6 +358,6 @@ def _write_address(decoder: Decoder) -> str:
     }
     entries = ", ".join(f"{name}" for name, is_shown in shown.items() if is_shown)
     return (
-        "(subject, encoder, picture, repetitions) => "
-        f"{{ window.nicePage.writeAddress({{{entries}}}); return []; }}"
+        "(subject, encoder, picture, repetitions, part) => { window.nicePage.writeAddress("
+        f"{{{entries}, ...JSON.parse(part || '{{}}')}}); return []; }}"
     )

@@ -83,7 +83,7 @@ def butterfly(volts: np.ndarray, times: np.ndarray, names: list[str]) -> go.Figu
     axis = {"zeroline": False, "gridcolor": GRID, "fixedrange": True, "ticklen": 3}
     layout = {
         "margin": {"l": MARGIN_LEFT, "r": MARGIN_RIGHT, "t": 6, "b": 38},
-        "height": 260,
+        "height": 184,
         "showlegend": False,
         "hovermode": "closest",
         "dragmode": False,

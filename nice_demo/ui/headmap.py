@@ -1,12 +1,13 @@
-"""The scalp map: voltage over the head at one moment, as SVG.
+"""The scalp map: voltage at one moment, or what an encoder used, over the head, as SVG.
 
 In flow the montage and one value per electrode, out flows a head seen from above, nose up, with an
-image of the interpolated voltage in it and a colour bar beside it.
+image of the interpolated values in it and a colour bar below it.
 """
 
 import base64
 import io
 import math
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -16,12 +17,19 @@ from scipy.ndimage import distance_transform_edt
 
 from nice_demo.montage import Montage
 
+
+def _table(stops: list[str]) -> np.ndarray:
+    """Interpolate a colour scale to 255 colours: (255, 3) uint8."""
+    rgb, places = np.array([unlabel_rgb(colour) for colour in stops]), np.linspace(0, 1, 255)
+    known = np.linspace(0, 1, len(rgb))
+    return np.stack([np.interp(places, known, c) for c in rgb.T], axis=1).astype(np.uint8)
+
+
 # cmocean's "balance" runs from blue over near white to red in perceptually even steps that people
-# with any colour vision tell apart (Thyng et al. 2016, Oceanography 29).
-_STOPS = np.array([unlabel_rgb(colour) for colour in cmocean.balance])
-COLOURS = np.stack(
-    [np.interp(np.linspace(0, 1, 255), np.linspace(0, 1, len(_STOPS)), c) for c in _STOPS.T], axis=1
-).astype(np.uint8)
+# with any colour vision tell apart (Thyng et al. 2016, Oceanography 29); "tempo", for what knows no
+# sign, from near white to dark green.
+COLOURS = _table(cmocean.balance)
+SEQUENTIAL = _table(cmocean.tempo)
 NICE = (0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)  # µV, ends of a colour range
 
 
@@ -42,70 +50,102 @@ def colour_range(volts: np.ndarray) -> float:
     return float(next((end for end in NICE if end >= extent), math.ceil(extent)))
 
 
-def colours_of(values: np.ndarray, end: float) -> np.ndarray:
-    """Return the place in the colour table of each value, with 0 µV exactly in its middle.
+def round_up(extent: float) -> float:
+    """Return the smallest of 1, 1.5, 2, 3, 4, 5, 6, 8 times a power of ten that isn't less."""
+    if not extent > 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(extent))
+    steps = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
+    return float(f"{next(step for step in steps if step * power >= extent * 0.999999) * power:.2g}")
+
+
+def colours_of(values: np.ndarray, end: float, signed: bool = True) -> np.ndarray:
+    """Return the place in the colour table of each value, with 0 exactly in its middle.
 
     Parameters
     ----------
     values : array
-        µV; those beyond ±`end` get the outermost colours.
+        Those beyond ±`end` get the outermost colours.
     end : float
-        µV.
+        In the same unit.
+    signed : bool
+        False: from 0, at the table's start, to `end`.
 
     Returns
     -------
     array of uint8
-        0 at −`end`, 127 at 0, 254 at +`end`.
+        0 at −`end`, 127 at 0, 254 at +`end`; unsigned: 0 at 0, 254 at `end`.
     """
+    if not signed:
+        return np.rint(254 * np.clip(values / end, 0, 1)).astype(np.uint8)
     return np.rint(127 + 127 * np.clip(values / end, -1, 1)).astype(np.uint8)
 
 
-def _png(image: np.ndarray, end: float) -> str:
-    # Pixels outside the head take the colour of the nearest inside, so that the edge, which the
+def _png(places: np.ndarray, signed: bool) -> str:
+    picture = Image.fromarray(places, "P")
+    picture.putpalette((COLOURS if signed else SEQUENTIAL).ravel().tolist())
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _filled(image: np.ndarray) -> np.ndarray:
+    # Pixels outside the head take the value of the nearest inside, so that the edge, which the
     # browser smooths and the SVG cuts to a circle, doesn't fade.
     outside = np.isnan(image)
     nearest = distance_transform_edt(outside, return_distances=False, return_indices=True)
-    picture = Image.fromarray(colours_of(image[tuple(nearest)], end), "P")
-    picture.putpalette(COLOURS.ravel().tolist())
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return image[tuple(nearest)]
 
 
-def _microvolts(value: float) -> str:
-    return f"{value:+.1f} µV".replace("-", "−")
+def said(value: float, unit: str) -> str:
+    """Write a value with its sign and unit: "+1.2 µV", "−0.0031"."""
+    text = f"{value:+.1f} µV" if unit == "µV" else f"{value:+.2g}"
+    return text.replace("-", "−")
 
 
-def _colour_bar(end: float) -> str:
+def _colour_bar(end: float, unit: str, signed: bool) -> str:
     # Shapes that mean a value (all in units of the head's radius, y downwards).
-    stops = "".join(
-        f'<stop offset="{place / 12:.3f}" stop-color="rgb({red},{green},{blue})"/>'
-        for place, (red, green, blue) in enumerate(COLOURS[np.linspace(254, 0, 13).astype(int)])
-    )
-    labels = "".join(
-        f'<text x="1.66" y="{y}" dominant-baseline="middle">{label}</text>'
-        for y, label in ((-0.72, f"+{end:g}"), (0, "0"), (0.72, f"−{end:g}"))
-    )
+    start = f"−{end:g}" if signed else "0"
+    middle = '<text x="0" y="1.46" text-anchor="middle">0</text>' if signed else ""
+    ramp = _png(np.arange(255, dtype=np.uint8)[None], signed)
     return (
-        '<defs><linearGradient id="volt-colours" x1="0" y1="0" x2="0" y2="1">'
-        f"{stops}</linearGradient></defs>"
-        '<rect x="1.46" y="-0.72" width="0.12" height="1.44" rx="0.04" fill="url(#volt-colours)"/>'
-        f'{labels}<text x="1.46" y="-0.9">µV</text>'
+        f'<image x="-0.72" y="1.18" width="1.44" height="0.11" preserveAspectRatio="none" '
+        f'href="{ramp}"/><text x="-0.72" y="1.46" text-anchor="middle">{start}</text>{middle}'
+        f'<text x="0.72" y="1.46" text-anchor="middle">{"+" if signed else ""}{end:g}</text>'
+        f'<text x="0.82" y="1.28">{escape(unit) if unit == "µV" else ""}</text>'
     )
 
 
-def headmap(montage: Montage, values: np.ndarray, end: float, moment: str) -> str:
+def headmap(
+    montage: Montage,
+    values: np.ndarray,
+    end: float,
+    moment: str,
+    *,
+    title: str = "Scalp map at",
+    unit: str = "µV",
+    signed: bool = True,
+    off: Sequence[str] = (),
+) -> str:
     """Draw a scalp map.
 
     Parameters
     ----------
     montage : Montage
     values : array of shape (n_channels,)
-        One for each electrode, µV.
+        One for each electrode.
     end : float
-        Of the symmetric colour range, µV.
+        Of the colour range, in the same unit.
     moment : str
-        When this is: "172 ms".
+        When this is ("172 ms"), or of what; it follows the title.
+    title : str
+        What it is, for screen readers.
+    unit : str
+        Of the values. Only "µV" is written beside the colour bar; others belong in a caption.
+    signed : bool
+        Whether the colours run from −`end` to +`end`, or from 0 to `end`.
+    off : sequence of str
+        Electrodes that are switched off, drawn hollow.
 
     Returns
     -------
@@ -114,24 +154,25 @@ def headmap(montage: Montage, values: np.ndarray, end: float, moment: str) -> st
     """
     values = np.asarray(values, float)
     high, low = int(values.argmax()), int(values.argmin())
+    highest, lowest = ("most positive", "most negative") if signed else ("largest", "smallest")
     label = (
-        f"Scalp map at {moment}, nose up: most positive {montage.names[high]} "
-        f"{_microvolts(values[high])}, most negative {montage.names[low]} "
-        f"{_microvolts(values[low])}"
+        f"{title} {moment}, nose up: {highest} {montage.names[high]} {said(values[high], unit)}, "
+        f"{lowest} {montage.names[low]} {said(values[low], unit)}"
     )
     electrodes = "".join(
-        f'<g><circle class="electrode" cx="{x:.3f}" cy="{-y:.3f}" r="0.024"/>'
-        f'<circle class="reach" cx="{x:.3f}" cy="{-y:.3f}" r="0.08">'
-        f"<title>{escape(name)} {_microvolts(value)}</title></circle></g>"
+        f'<g><circle class="electrode{" off" if name in off else ""}" cx="{x:.3f}" cy="{-y:.3f}" '
+        f'r="0.026"/><circle class="reach" cx="{x:.3f}" cy="{-y:.3f}" r="0.08">'
+        f"<title>{escape(name)} {said(value, unit)}</title></circle></g>"
         for name, (x, y), value in zip(montage.names, montage.flat, values, strict=True)
     )
+    places = colours_of(_filled(montage.image(values)), end, signed)
     return (
-        f'<svg class="head" viewBox="-1.36 -1.24 3.42 2.42" role="group" '
-        f'aria-label="{escape(label)}"><clipPath id="scalp-edge"><circle r="1"/></clipPath>'
+        f'<svg class="head" viewBox="-1.26 -1.2 2.52 2.72" role="group" '
+        f'aria-label="{escape(label)}">'
         '<path class="outline" d="M-.16-.99 L0-1.17 L.16-.99"/>'
         '<path class="outline" d="M-1-.2 q-.1-.06-.13.06 l.01.3 q.02.12.11.06"/>'
         '<path class="outline" d="M1-.2 q.1-.06.13.06 l-.01.3 q-.02.12-.11.06"/>'
-        f'<image x="-1" y="-1" width="2" height="2" clip-path="url(#scalp-edge)" '
-        f'href="data:image/png;base64,{_png(montage.image(values), end)}"/>'
-        f'<circle class="outline" r="1"/>{electrodes}{_colour_bar(end)}</svg>'
+        f'<image class="scalp-image" x="-1" y="-1" width="2" height="2" '
+        f'href="{_png(places, signed)}"/>'
+        f'<circle class="outline" r="1"/>{electrodes}{_colour_bar(end, unit, signed)}</svg>'
     )

@@ -1,11 +1,12 @@
-// What the browser does by itself: keys, the address, the time cursor, movement of ranks.
+// What the browser does by itself: keys, the address, the time cursor and window, movement of ranks.
 (() => {
   const byId = (id) => document.getElementById(id);
 
   // ---- The address names the view, so that it can be sent to a friend.
   function writeAddress(choices) {
     const query = new URLSearchParams(location.search);
-    for (const [name, value] of Object.entries(choices)) query.set(name, value);
+    for (const [name, value] of Object.entries(choices))
+      value === "" ? query.delete(name) : query.set(name, value);
     history.replaceState(history.state, "", `${location.pathname}?${query}`);
   }
 
@@ -15,7 +16,19 @@
     by ??= 1 + Math.floor(Math.random() * (ids.length - 1));
     return ids[(ids.indexOf(picture) + by + ids.length) % ids.length];
   }
-  window.nicePage = { writeAddress, neighbour };
+
+  // A region goes off as a whole; where all of it is off already, it comes back.
+  function toggleRegion(on, region) {
+    const others = on.filter((name) => !region.includes(name));
+    return others.length < on.length ? others : [...on, ...region];
+  }
+  window.nicePage = { writeAddress, neighbour, toggleRegion };
+
+  // A button in a text that presses one of the controls.
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-press]");
+    if (button) byId(button.dataset.press)?.click();
+  });
 
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("#copy-link");
@@ -60,8 +73,9 @@
     if (event.key === "Escape") return closeExplanations();
     const on = event.target;
     // Whoever types, moves a slider or opens a list needs these keys there. The stops of
-    // "repetitions" don't: gradio gives each radio a group of its own, without arrow keys.
-    const typing = "input:not([type=radio]), textarea, select, [contenteditable], [role=listbox]";
+    // "repetitions" don't: gradio gives each radio a group of its own, without arrow keys; nor do
+    // electrodes, which take space and Enter only.
+    const typing = "input:not([type=radio], [type=checkbox]), textarea, select, [contenteditable], [role=listbox]";
     if (on.closest(typing)) return;
     const idle = !on.closest("button, a, summary, input");
     let taken = false;
@@ -87,6 +101,21 @@
   }
   document.addEventListener("input", (event) => {
     if (event.target.closest("#moment")) placeCursor();
+  });
+  // So do the ends of the window, the shade over the EEG, and the words beside them.
+  function placeWindow() {
+    const ends = ["start", "end"].map((end) => document.querySelector(`#window-${end} input[type=range]`));
+    const says = byId("window-says"), around = says?.closest(".in-time");
+    if (!around || !ends.every(Boolean)) return;
+    const [from, to] = ends.map(({ value, min, max }) => (value - min) / (max - min));
+    around.style.setProperty("--from", Math.min(from, to));
+    around.style.setProperty("--to", Math.max(from, to));
+    const [start, end] = ends.map((slider) => slider.value.replace("-", "−"));
+    const text = from < to ? `${start}–${end} ms` : "nothing";
+    if (says.textContent !== text) says.textContent = text;
+  }
+  document.addEventListener("input", (event) => {
+    if (event.target.closest("#window")) placeWindow();
   });
   // A click into the plot moves the slider there.
   document.addEventListener("click", (event) => {
@@ -124,6 +153,7 @@
 
   new MutationObserver(() => {
     placeCursor();
+    placeWindow();
     moveBars();
   }).observe(document.documentElement, { childList: true, subtree: true });
 })();

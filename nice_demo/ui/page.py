@@ -6,9 +6,10 @@ from pathlib import Path
 import gradio as gr
 
 from nice_demo import __version__
-from nice_demo.decode import Decoder
+from nice_demo.decode import BundleDecoder, Decoder
 from nice_demo.ui import cards
 from nice_demo.ui.decode_tab import BARE, decode_tab
+from nice_demo.ui.evidence_tab import evidence_tab
 
 HERE = Path(__file__).parent
 PAPER = "https://arxiv.org/abs/2308.13234"
@@ -100,8 +101,12 @@ def page(decoder: Decoder, name: str, notice: str = "") -> gr.Blocks:
         gr.HTML(_header(decoder), elem_id="header", **BARE)
         if notice:
             gr.HTML(cards.notice(notice, error=True), elem_id="notice", **BARE)
-        with gr.Tabs(elem_id="tabs"), gr.Tab("Decode a trial", id="decode"):
-            decode_tab(decoder)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Decode a trial", id="decode"):
+                decode_tab(decoder)
+            if isinstance(decoder, BundleDecoder):  # others bring no analyses along
+                with gr.Tab("Evidence", id="evidence") as tab:
+                    evidence_tab(decoder.bundle, tab)
         gr.HTML(_footer(decoder, name), elem_id="footer", **BARE)
     return blocks.queue(default_concurrency_limit=2, max_size=64)
 
@@ -159,7 +164,8 @@ def serve(blocks: gr.Blocks, host: str | None = None, port: int | None = None) -
     str
         The address.
     """
-    style = (HERE / "style.css").read_text(encoding="utf-8")
+    styles = ("style.css", "evidence.css")
+    style = "\n".join((HERE / name).read_text(encoding="utf-8") for name in styles)
     script = (HERE / "page.js").read_text(encoding="utf-8")
     _, address, _ = blocks.launch(
         server_name=host,

@@ -1,15 +1,18 @@
-"""What a visitor looks at: a subject, an encoder, a picture and a number of repetitions.
+"""What a visitor looks at: a subject, an encoder, a picture, repetitions, and a part of the EEG.
 
 Whatever comes from outside (the address, the API, a control) passes `view_of`; only choices that
 exist come out.
 """
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from nice_demo.decode import Decoder, Decoding
+from nice_demo.decode import WHOLE, Decoder, Decoding, Part, end_of
 from nice_demo.errors import InputError
 from nice_demo.gallery import Gallery
+from nice_demo.montage import PRESETS
 
 TRIES = 12  # pictures looked at to find one to open on
 
@@ -24,16 +27,19 @@ class View:
     picture : str
         Id of the candidate that was seen.
     repetitions : int
+    part : Part
+        Of the EEG that the encoder gets.
     """
 
     subject: str
     encoder: str
     picture: str
     repetitions: int
+    part: Part = WHOLE
 
     def decoded_by(self, decoder: Decoder) -> Decoding:
         """Decode it."""
-        return decoder.decode(self.subject, self.encoder, self.picture, self.repetitions)
+        return decoder.decode(self.subject, self.encoder, self.picture, self.repetitions, self.part)
 
 
 def find_picture(gallery: Gallery, wanted: str) -> str:
@@ -69,8 +75,100 @@ def _whole_number(value: object, known: list[int]) -> int:
     return number
 
 
+def presets(channels: list[str]) -> dict[str, list[str]]:
+    """Return the choices of electrodes that a montage has all of; by name, without the whole."""
+    return {
+        name: names
+        for name, names in PRESETS.items()
+        if set(names) <= set(channels) and len(names) < len(channels)
+    }
+
+
+def electrodes_of(channels: list[str], wanted: object) -> list[str]:
+    """Return the electrodes that somebody named, in the montage's order.
+
+    Parameters
+    ----------
+    channels : list of str
+        Of the montage.
+    wanted : None, str or iterable of str
+        None or "all"; a preset such as "17"; or names, as a list or with commas or dots between.
+
+    Raises
+    ------
+    InputError
+        Where a name is unknown.
+    """
+    if wanted is None:
+        return channels
+    if isinstance(wanted, str):
+        if wanted.strip().casefold() in ("all", str(len(channels))):
+            return channels
+        if wanted.strip() in presets(channels):
+            wanted = presets(channels)[wanted.strip()]
+        else:
+            wanted = [name for name in re.split(r"[\s,.]+", wanted) if name]
+    if not isinstance(wanted, Iterable):
+        wanted = [wanted]
+    by_name = {name.casefold(): name for name in channels}
+    names = set()
+    for name in map(str, wanted):
+        if name.strip().casefold() not in by_name:
+            choices = ["all", *presets(channels), *channels]
+            raise InputError(
+                f"There is no electrode {name[:40]!r}; choose of {', '.join(choices)}."
+            )
+        names.add(by_name[name.strip().casefold()])
+    return [name for name in channels if name in names]
+
+
+def _milliseconds(value: object) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        milliseconds = float(str(value))
+    except ValueError:
+        milliseconds = math.nan
+    if not math.isfinite(milliseconds) or isinstance(value, bool):
+        raise InputError(f"There is no moment {str(value)[:40]!r}; give milliseconds, such as 100.")
+    return milliseconds
+
+
+def _part(
+    decoder: Decoder, electrodes: object, start_ms: object, end_ms: object, shuffle: object
+) -> Part:
+    """Check which part of the EEG somebody chose; what is all of a side is left open."""
+    if decoder.times is None:
+        asked = electrodes not in (None, "all"), start_ms is not None, end_ms is not None
+        if any(asked) or str(shuffle) != "0":
+            raise InputError(
+                "There is no EEG here, so that no part of it can be chosen; leave electrodes, "
+                "window and shuffle out."
+            )
+        return WHOLE
+    channels, times = decoder.montage.names, decoder.times
+    on = electrodes_of(channels, electrodes)
+    start, end = _milliseconds(start_ms), _milliseconds(end_ms)
+    if not re.fullmatch(r"\d{1,6}", str(shuffle)):
+        raise InputError(f"There is no shuffle {str(shuffle)[:40]!r}; give a number from 0 on.")
+    return Part(
+        tuple(name for name in channels if name not in on),
+        None if start is None or start <= 1e3 * times[0] else start / 1e3,
+        None if end is None or end >= 1e3 * end_of(times) - 1e-3 else end / 1e3,
+        int(str(shuffle)),
+    )
+
+
 def view_of(
-    decoder: Decoder, subject: object, encoder: object, picture: object, repetitions: object
+    decoder: Decoder,
+    subject: object,
+    encoder: object,
+    picture: object,
+    repetitions: object,
+    electrodes: object = None,
+    start_ms: object = None,
+    end_ms: object = None,
+    shuffle: object = 0,
 ) -> View:
     """Check choices that somebody made.
 
@@ -82,11 +180,17 @@ def view_of(
         Id or name of a candidate.
     repetitions : int
         Also as text.
+    electrodes : None, str or list of str
+        Those that are on; see `electrodes_of`.
+    start_ms, end_ms : float or None
+        Of the window, ms; None: as far as the EEG goes.
+    shuffle : int
+        See `nice_demo.decode.Part`.
 
     Raises
     ------
     InputError
-        Where one of them doesn't exist.
+        Where one of them doesn't exist. That nothing is left of the EEG, decoding says.
     """
     # An address can be as long as it likes; the sentence about it shouldn't be.
     subject, encoder, picture = (str(value)[:120] for value in (subject, encoder, picture))
@@ -101,6 +205,7 @@ def view_of(
         encoder,
         find_picture(decoder.gallery, picture),
         _whole_number(repetitions, decoder.repetitions),
+        _part(decoder, electrodes, start_ms, end_ms, shuffle),
     )
 
 
@@ -137,10 +242,57 @@ def view_of_address(decoder: Decoder, address: Mapping[str, str], opening: View)
     """
     subject = address.get("subject", opening.subject)
     encoder = address.get("encoder", opening.encoder)
-    return view_of(
+    electrodes = address.get("electrodes")
+    if "off" in address and decoder.times is not None:
+        on = electrodes_of(decoder.montage.names, electrodes)
+        off = electrodes_of(decoder.montage.names, address["off"])
+        electrodes = [name for name in on if name not in off]
+    start = end = None
+    if "window" in address:
+        window = re.fullmatch(r"\s*(-?\d{1,6})\s*[-–]\s*(-?\d{1,6})\s*", address["window"])
+        if not window:
+            raise InputError(
+                f"There is no window {address['window'][:40]!r}; "
+                "give its start and end in milliseconds, such as 100-400."
+            )
+        start, end = window.groups()
+    view = view_of(
         decoder,
         subject,
         encoder,
         address.get("picture", opening.picture),
         address.get("repetitions", opening.repetitions),
+        electrodes,
+        start,
+        end,
+        address.get("shuffle", 0),
     )
+    view.decoded_by(decoder)  # refuses a part that holds nothing
+    return view
+
+
+def address_of(part: Part, decoder: Decoder) -> dict[str, str]:
+    """Return what an address says of a part of the EEG: nothing where it is all of it.
+
+    The shortest of "electrodes=17", "off=Fp1.Fp2" and "electrodes=O1.Oz.O2"; "window=100-400";
+    "shuffle=3".
+    """
+    says = {"electrodes": "", "off": "", "window": "", "shuffle": ""}
+    if part == WHOLE:
+        return says
+    on = [name for name in decoder.montage.names if name not in part.off]
+    named = [
+        name for name, names in presets(decoder.montage.names).items() if set(names) == set(on)
+    ]
+    if named:
+        says["electrodes"] = named[0]
+    elif len(part.off) <= len(on):
+        says["off"] = ".".join(part.off)
+    else:
+        says["electrodes"] = ".".join(on)
+    if part.start is not None or part.end is not None:
+        start, end = part.window(decoder.times)
+        says["window"] = f"{1e3 * start:.0f}-{1e3 * end:.0f}"
+    if part.shuffle:
+        says["shuffle"] = str(part.shuffle)
+    return says

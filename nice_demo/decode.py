@@ -137,6 +137,9 @@ class Decoding:
         The EEG, where there is any: `eeg` is what the encoder got, `volts` the whole trial.
     part : Part
         Of the EEG that the encoder got.
+    confidence : float or None
+        How probable the first choice is, see `nice_demo.calibration`. None where that wasn't
+        calibrated, which it is for the whole EEG only.
     """
 
     subject: str
@@ -148,6 +151,7 @@ class Decoding:
     rank: int
     evoked: Evoked | None
     part: Part = WHOLE
+    confidence: float | None = None
 
 
 class Decoder(ABC):
@@ -235,7 +239,14 @@ class Decoder(ABC):
             rank=int(ranks(similarities, np.array([condition]))[0]),
             evoked=evoked,
             part=part,
+            confidence=self._confidence(subject, encoder, repetitions, similarities[0], part),
         )
+
+    def _confidence(
+        self, subject: str, encoder: str, repetitions: int, similarities: np.ndarray, part: Part
+    ) -> float | None:
+        """Return how probable the first choice is, None where nobody knows."""
+        return None
 
     def _similarities(self, embeddings: np.ndarray) -> np.ndarray:
         return similarity(embeddings, self.gallery.embeddings, self.gallery.keeps_norms)
@@ -264,6 +275,7 @@ class Decoder(ABC):
             "part": self._part_to_json(decoding),
             "seen": candidate(decoding.condition),
             "rank": decoding.rank,
+            "confidence": decoding.confidence and round(decoding.confidence, 4),
             "candidates": ways,
             "rank_by_chance": (ways + 1) / 2,
             "retrieved": [
@@ -325,6 +337,12 @@ class BundleDecoder(Decoder):
         eeg = part.of(evoked.eeg, self.montage.names, self.times)
         embedding = embed(model, torch.from_numpy(eeg)[None])[0].numpy()
         return embedding, replace(evoked, eeg=eeg)
+
+    def _confidence(self, subject, encoder, repetitions, similarities, part):
+        if part != WHOLE:
+            return None
+        sure = self.bundle.confidence(subject, encoder, repetitions, similarities)
+        return None if sure is None else float(sure.max())
 
     def shuffled_ranks(self, decoding: Decoding, shuffles: int = 100) -> np.ndarray:
         """Decode a trial again and again with its EEG in another random order each time.

@@ -289,12 +289,12 @@ def test_the_moment_moves_cursor_and_map(visit, address):
     page = visit(address)
     when = page.locator("#scalp h2 span")
     sync_api.expect(when).to_have_text("172 ms")
-    before = page.locator("#scalp image").get_attribute("href")
+    before = page.locator("#scalp .scalp-image").get_attribute("href")
     page.locator("#moment input[type=range]").focus()
     for _ in range(5):
         page.keyboard.press("ArrowRight")
     sync_api.expect(when).to_have_text("192 ms")
-    assert page.locator("#scalp image").get_attribute("href") != before
+    assert page.locator("#scalp .scalp-image").get_attribute("href") != before
     cursor = "parseFloat(getComputedStyle(document.querySelector('#butterfly'), '::after').left)"
     page.wait_for_selector("#butterfly .main-svg")
     # Plotly's own drawing area is what the cursor's margins (style.css) say.

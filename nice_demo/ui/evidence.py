@@ -93,6 +93,15 @@ class Evidence:
             raise Absent(f"This bundle doesn't hold the analysis {name!r}.")
         return found
 
+    @property
+    def sections(self) -> list[tuple[str, list["Panel"]]]:
+        """Titles and panels: all, but what can be known of phantoms alone."""
+        return [
+            (title, panels)
+            for title, panels in SECTIONS
+            if self.bundle.simulated or all(panel.analysis != "truth" for panel in panels)
+        ]
+
     def series(self, choice: Choice, analysis: str, name: str) -> list[Series]:
         """Return the series of the chosen encoders, and those trained anew.
 

@@ -12,7 +12,7 @@ import gradio as gr
 from nice_demo.bundle import Bundle
 from nice_demo.ui import cards
 from nice_demo.ui.decode_tab import BARE
-from nice_demo.ui.evidence import ALL, PANELS, SECTIONS, Choice, Drawn, Evidence, Panel, name_of
+from nice_demo.ui.evidence import ALL, Choice, Drawn, Evidence, Panel, name_of
 
 EVERYBODY = ""  # the subject's choice "mean of all"
 FIRST = 3  # panels, about a screen
@@ -35,6 +35,7 @@ def evidence_tab(bundle: Bundle, tab: gr.Tab) -> None:
         Around it; its opening draws the panels.
     """
     evidence = Evidence(bundle)
+    everything = [panel for _, panels in evidence.sections for panel in panels]
 
     # ------------------------------------------------------------ what is on the screen
     shown: dict[str, tuple[gr.Plot, gr.HTML]] = {}
@@ -42,7 +43,7 @@ def evidence_tab(bundle: Bundle, tab: gr.Tab) -> None:
         if bundle.simulated:
             gr.HTML(f'<p class="notice">{escape(_SIMULATED)}</p>', **BARE)
         controls = _controls(evidence)
-        for number, (title, panels) in enumerate(SECTIONS):
+        for number, (title, panels) in enumerate(evidence.sections):
             with gr.Column(elem_classes="section", min_width=0):
                 gr.HTML(f'<h2 id="evidence-{number}">{escape(title)}</h2>', **BARE)
                 for panel in panels:
@@ -70,7 +71,7 @@ def evidence_tab(bundle: Bundle, tab: gr.Tab) -> None:
         # Whoever comes back to the tab finds it as it was.
         if is_open:
             return {opened: True}
-        return {opened: panels[-1] is PANELS[-1], **show(panels, *choices)}
+        return {opened: panels[-1] is everything[-1], **show(panels, *choices)}
 
     asked = list(controls.values())
     listening = {
@@ -82,7 +83,7 @@ def evidence_tab(bundle: Bundle, tab: gr.Tab) -> None:
         return [component for panel in panels for component in shown[panel.id]]
 
     # What is seen first is sent first; drawing it takes the browser longer than us.
-    first, later = PANELS[:FIRST], PANELS[FIRST:]
+    first, later = everything[:FIRST], everything[FIRST:]
     event = tab.select(
         partial(open_tab, first), [opened, *asked], [opened, *components(first)], **listening
     )
@@ -90,7 +91,7 @@ def evidence_tab(bundle: Bundle, tab: gr.Tab) -> None:
         partial(open_tab, later), [opened, *asked], [opened, *components(later)], **listening
     )
     for field, control in controls.items():
-        panels = [panel for panel in PANELS if field in panel.changes_with]
+        panels = [panel for panel in everything if field in panel.changes_with]
         control.change(partial(show, panels), asked, components(panels), **listening)
 
 

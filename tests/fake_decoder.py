@@ -46,7 +46,7 @@ class FakeBundle(Bundle):
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         self.gallery = Gallery(candidates, vectors.astype(np.float32), {"name": "none"})
         self.folder, self.montage = None, Montage.standard()
-        known = {name: {"file": "none"} for name in ENCODERS}
+        known = {name: {"file": "none", "temperature": {"1": 0.2}} for name in ENCODERS}
         self.manifest = {
             "name": "made up", "simulated": True, "source": "made-up subjects", "files": {},
             "subjects": ["1", "2"], "encoders": {"1": known, "2": known}, "metrics": [],

@@ -310,6 +310,19 @@ def test_the_moment_moves_cursor_and_map(visit, address):
     sync_api.expect(when).to_have_text(re.compile("^(496|500|504) ms$"))
 
 
+def test_silent_below_the_confidence_asked_for(visit, address):
+    page = visit(f"{address}?subject=1&encoder=nice&picture=pizza&repetitions=1")
+    verdict, slider = page.locator(".verdict"), page.locator("#least input[type=range]")
+    said = verdict.inner_text()
+    sync_api.expect(page.locator(".sure")).to_contain_text("sure of")
+    slider.focus()
+    page.keyboard.press("End")
+    sync_api.expect(verdict).to_contain_text("Would rather not say")
+    sync_api.expect(verdict).to_contain_text(said)
+    page.keyboard.press("Home")
+    sync_api.expect(verdict).to_have_text(said)
+
+
 def test_address_restores_the_view(visit, decoder, address):
     page = visit(f"{address}?subject=2&encoder=ridge&picture=pizza&repetitions=5&__theme=dark")
     sync_api.expect(page.locator(".seen .name")).to_have_text("pizza")

@@ -2,9 +2,11 @@
 
 import base64
 import io
+import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -180,6 +182,30 @@ def test_verdict_names_the_part(decoder):
     html = cards.result(decoder, decoder.decode("1", "nice", picture, 80, Part(("Oz",))))
     assert "With the whole EEG" in html and "62 of 63 electrodes" in html
     assert "whole EEG" not in cards.result(decoder, decoder.decode("1", "nice", picture, 80))
+
+
+def test_confidence_is_the_softmax_and_of_the_whole_eeg_only(decoder):
+    decoding = decoder.decode("1", "nice", decoder.gallery.candidates[3].id, 80)
+    odds = [math.exp(similarity / 0.2) for similarity in decoding.similarities]
+    assert decoding.confidence == pytest.approx(max(odds) / sum(odds))
+    assert decoder.to_json(decoding)["confidence"] == pytest.approx(decoding.confidence, abs=1e-4)
+    part = decoder.decode("1", "nice", decoder.gallery.candidates[3].id, 80, Part(off=("Oz",)))
+    assert part.confidence is None
+    assert "sure of" not in cards.result(decoder, part, least=0.95)
+
+
+def test_the_decoder_would_rather_not_say(decoder):
+    decoding = decoder.decode("1", "nice", decoder.gallery.candidates[3].id, 80)
+    decoding = replace(decoding, confidence=0.12)
+    first = decoder.gallery.candidates[decoding.order[0]].name
+    answered = cards.result(decoder, decoding, least=0.12)
+    assert f"It is <b>12\u202f%</b> sure of “{first}”" in answered
+    assert "rather not" not in answered
+    silent = cards.result(decoder, decoding, least=0.15)
+    assert f"Would rather not say: only 12\u202f% sure of “{first}”, and 15\u202f% are" in silent
+    assert cards.verdict(decoding.rank, 200) in silent  # what it would have been isn't hidden
+    unknown = cards.result(decoder, replace(decoding, confidence=None), least=0.95)
+    assert "sure of" not in unknown
 
 
 def test_shuffles_are_said_with_chance():

@@ -135,6 +135,30 @@ def verdict(rank: int, ways: int, part: str = "") -> str:
     return f"Missed: rank {rank} of {among}, {chance}."
 
 
+_HELP_SURE = (
+    "How probable its first choice is, in the decoder's own account: the similarities to all "
+    "candidates as probabilities, with a temperature fitted on training pictures that the encoder "
+    "was not trained on. Whether it is right as often as it says stands under Evidence, How sure."
+)
+
+
+def sure(confidence: float, name: str) -> str:
+    """Say how sure the decoder is of its first choice."""
+    return (
+        f'<div class="sure"><span>It is <b>{percent(confidence)}\u202f%</b> sure of '
+        f"“{escape(name)}”.</span>{explained('How sure', _HELP_SURE)}</div>"
+    )
+
+
+def rather_not(confidence: float, least: float, name: str, verdict: str) -> str:
+    """Say that the decoder isn't sure enough to answer, and what the answer would have been."""
+    return (
+        f"Would rather not say: only {percent(confidence)}\u202f% sure of “{escape(name)}”, and "
+        f'{percent(least)}\u202f% are asked for. <span class="would">It would have been: '
+        f"{verdict}</span>"
+    )
+
+
 def part_in_words(decoder: Decoder, part: Part) -> str:
     """Say which part of the EEG the encoder got: "17 of 63 electrodes, 100–400 ms"."""
     says = []
@@ -251,7 +275,7 @@ def _card(decoder: Decoder, decoding: Decoding, place: int, row: int) -> str:
     )
 
 
-def result(decoder: Decoder, decoding: Decoding, above: str = "") -> str:
+def result(decoder: Decoder, decoding: Decoding, above: str = "", least: float = 0.0) -> str:
     """Return the main story: the picture seen, the five retrieved, and the sentences.
 
     Parameters
@@ -260,6 +284,8 @@ def result(decoder: Decoder, decoding: Decoding, above: str = "") -> str:
     decoding : Decoding
     above : str
         HTML to stand before it, such as a `notice`.
+    least : float
+        Confidence below which the decoder would rather not say.
     """
     candidates, ways = decoder.gallery.candidates, len(decoder.gallery)
     protocol = decoder.gallery.protocol
@@ -282,14 +308,22 @@ def result(decoder: Decoder, decoding: Decoding, above: str = "") -> str:
     if part.shuffle:
         above += SHUFFLED
     says = verdict(decoding.rank, ways, part_in_words(decoder, part))
+    says_sure, silent = "", False
+    if decoding.confidence is not None:
+        first = candidates[decoding.order[0]].name
+        silent = decoding.confidence < least
+        if silent:
+            says = rather_not(decoding.confidence, least, first, says)
+        else:
+            says_sure = sure(decoding.confidence, first)
     return (
-        f'<section class="result">{above}<div class="pictures">'
+        f'<section class="result{" silent" if silent else ""}">{above}<div class="pictures">'
         f'<div class="seen"><div class="heading"><h2>Seen</h2></div><div class="card">'
         f'{picture(seen, decoder.folder)}<div class="what"><span class="name">{escape(seen.name)}'
         f"</span>{seen_is}</div></div></div>"
         f'<div class="retrieved">{heading("Retrieved", help_retrieved)}'
         f'<ol class="cards">{cards}</ol>{photos_are}</div></div>'
-        f'<p class="verdict" aria-live="polite">{says}</p>'
+        f'<p class="verdict" aria-live="polite">{says}</p>{says_sure}'
         f"{says_overall}</section>"
     )
 

@@ -73,6 +73,7 @@ def decode_tab(decoder: Decoder) -> None:
                 shuffle, shuffle_many = shuffle_buttons(SHUFFLES)
                 # Pressed by a button in the sentence that nothing is left of the EEG.
                 whole = gr.Button("Whole EEG", elem_id="whole", visible="hidden")
+            least = _least_confidence(opening.decoded_by(decoder).confidence is not None)
             _keys(decoder)
         with gr.Column(elem_classes="story", min_width=0):
             result = gr.HTML(cards.waiting(), elem_id="result", **BARE)
@@ -124,9 +125,12 @@ def decode_tab(decoder: Decoder) -> None:
             f'<p class="caption">{says}</p></section>'
         )
 
-    def shown(decoding: Decoding, milliseconds: float | None, above: str = "") -> tuple:
+    def shown(
+        decoding: Decoding, least: float, milliseconds: float | None, above: str = ""
+    ) -> tuple:
         address = json.dumps(address_of(decoding.part, decoder))
-        panels = cards.result(decoder, decoding, above), "", cards.bars(decoder, decoding), address
+        story = cards.result(decoder, decoding, above, least / 100)
+        panels = story, "", cards.bars(decoder, decoding), address
         if not has_volts:
             return panels
         volts, times = decoding.evoked.volts, decoding.evoked.times
@@ -136,7 +140,8 @@ def decode_tab(decoder: Decoder) -> None:
     def show(*choices) -> tuple:
         try:
             decoding = view_of(decoder, *choices[: len(controls)]).decoded_by(decoder)
-            return shown(decoding, *choices[len(controls) :] or [None])
+            least, *moment = choices[len(controls) :]
+            return shown(decoding, least, *moment or [None])
         except InputError as error:
             # Bars of another view would be a lie; the trial's own EEG still is what it is.
             unchanged = [gr.skip()] * (len(panels) - 3)
@@ -190,7 +195,7 @@ def decode_tab(decoder: Decoder) -> None:
                 above += cards.notice(f"{error} Here is another map instead.", error=True)
                 choices += attributions.of_address(view, {})
         first_moment = moment.value if has_volts else None
-        return *choices, *shown(view.decoded_by(decoder), first_moment, above)
+        return *choices, *shown(view.decoded_by(decoder), least.value, first_moment, above)
 
     # ------------------------------------------------------------ listeners
     controls, which_map = [subject, encoder, picture, repetitions], []
@@ -200,13 +205,14 @@ def decode_tab(decoder: Decoder) -> None:
         controls += [electrodes, start, end, shuffle]
     if has_volts:
         panels += [plot, scalp]
-    asked = [*controls, moment] if has_volts else controls
+    asked = [*controls, least, moment] if has_volts else [*controls, least]
     private = {"api_visibility": "private", "show_progress": "hidden"}
     # One after the other, and of changes that come too quickly the last: what stands on the screen
     # in the end is what the controls say, however quickly they are moved.
     last = private | {"trigger_mode": "always_last", "concurrency_limit": 1}
     in_order, later = last | {"concurrency_id": "view"}, last | {"concurrency_id": "map"}
-    decoded = gr.on([control.change for control in controls], show, asked, panels, **in_order)
+    changes = [control.change for control in (*controls, least)]
+    decoded = gr.on(changes, show, asked, panels, **in_order)
     decoded.then(
         None, [*controls[:4], part_address], js=_write_address(decoder), api_visibility="private"
     )
@@ -229,7 +235,7 @@ def decode_tab(decoder: Decoder) -> None:
         )  # fmt: skip
         shuffle_many.click(show_shuffles, controls, shuffles, **in_order)
     if has_volts:
-        moment.change(show_moment, asked, scalp, **in_order)
+        moment.change(show_moment, [*controls, moment], scalp, **in_order)
     for button, by in ((previous, "-1"), (surprise, "null"), (following, "1")):
         # The browser chooses the neighbour, so that no press of a key is lost.
         there = f"(picture) => window.nicePage.neighbour(picture, {by})"
@@ -291,6 +297,14 @@ def _repetitions(decoder: Decoder, opening: View) -> gr.Radio:
     return gr.Radio(
         decoder.repetitions, value=opening.repetitions, label="Repetitions averaged",
         elem_id="repetitions", visible=len(decoder.repetitions) > 1, min_width=0,
+    )  # fmt: skip
+
+
+def _least_confidence(has_confidence: bool) -> gr.Slider:
+    """Make the slider below whose confidence the decoder stays silent."""
+    return gr.Slider(
+        0, 95, value=0, step=5, label="Rather not say if less sure than (%)", elem_id="least",
+        visible=has_confidence, buttons=[], min_width=0,
     )  # fmt: skip
 
 

@@ -76,7 +76,8 @@
     // "repetitions" don't: gradio gives each radio a group of its own, without arrow keys; nor do
     // electrodes, which take space and Enter only.
     const typing = "input:not([type=radio], [type=checkbox]), textarea, select, [contenteditable], [role=listbox]";
-    if (on.closest(typing)) return;
+    // On another tab they scroll, and move from tab to tab.
+    if (on.closest(typing) || on.closest("[role=tab]") || !byId("previous")?.offsetParent) return;
     const idle = !on.closest("button, a, summary, input");
     let taken = false;
     if (event.key === "ArrowLeft" || event.key === "ArrowRight") {

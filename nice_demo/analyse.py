@@ -83,6 +83,7 @@ def _made_of(bundle: Bundle, data: DataSet | None) -> str:
     }
     package = Path(__file__).parent
     code = [*package.glob("*.py"), *package.glob("analysis/*.py"), *package.glob("encoders/*.py")]
+    code.remove(package / "analysis/drawing.py")
     trained = fingerprint([data.training_set(s) for s in data.subjects]) if data else None
     temperatures = bundle.manifest["encoders"]
     known = [files, temperatures, trained, [sha256(path) for path in sorted(code)]]
@@ -256,8 +257,7 @@ def main(argv: list[str] | None = None) -> int:
         draw(analysis, bundle, out)
         print(_summary(analysis))
     print(f"Results and figures are in {out}.")
-    if subjects == bundle.subjects:
-        print(_compared(bundle, analyses))
+    print(_compared(bundle, analyses))
     if options.store:
         store(bundle, analyses)
         print(f"{', '.join(analyses)}: stored in {bundle.folder}, whose {MANIFEST} is new.")
@@ -265,36 +265,36 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _compared(bundle: Bundle, analyses: dict[str, Analysis]) -> str:
-    """Say whether analyses equal those that the bundle holds."""
+    """Say whether the subjects' results equal those that the bundle holds."""
     lines = []
     for name, analysis in analyses.items():
         there = stored(bundle, name)
         if there is None:
             lines.append(f"{name}: the bundle holds none yet.")
-            continue
-        lines.append(f"{name}: {_difference(analysis, there)}")
+        else:
+            lines.append(f"{name}: {_difference(analysis, there)}")
     return "\n".join(lines)
 
 
 def _difference(now: Analysis, there: Analysis) -> str:
-    named = [(one.name, one.encoder, one.how, one.axes, one.subjects) for one in now.series]
-    if named != [(o.name, o.encoder, o.how, o.axes, o.subjects) for o in there.series] or (
-        {k: v.shape for k, v in now.arrays.items()} != {k: v.shape for k, v in there.arrays.items()}
-    ):
+    subjects = now.about["subjects"]
+    named = [(one.name, one.encoder, one.how, one.axes) for one in now.series]
+    held = [(one.name, one.encoder, one.how, one.axes) for one in there.series]
+    if named != held or now.arrays.keys() != there.arrays.keys():
         return "holds other series than the bundle's."
     apart = [
-        np.abs(one.accuracy(top).value - other.accuracy(top).value).max()
+        np.abs(one.accuracy(top, subject).value - other.accuracy(top, subject).value).max()
         for one, other in zip(now.series, there.series, strict=True)
         for top in TOPS
+        for subject in subjects
     ]
-    apart += [
-        np.nanmax(np.abs(now.arrays[k].astype(float) - there.arrays[k].astype(float)), initial=0)
-        for k in now.arrays
-        if now.arrays[k].dtype.kind == "f"
-    ]
+    rows = [there.about["subjects"].index(subject) for subject in subjects]
+    for key, array in now.arrays.items():
+        one, other = array.astype(float), there.arrays[key][rows].astype(float)
+        apart.append(np.nanmax(np.abs(one - other), initial=0))
     largest = max(apart, default=0.0)
     same = "equals what the bundle holds" if largest == 0 else "differs from what the bundle holds"
-    return f"{same} (largest difference of a figure: {largest:.2g})."
+    return f"{same} (largest difference of a subject's figure: {largest:.2g})."
 
 
 def _summary(analysis: Analysis) -> str:
@@ -302,7 +302,8 @@ def _summary(analysis: Analysis) -> str:
     lines = [f"{analysis.name}{' (simulated EEG)' if analysis.about.get('simulated') else ''}"]
     for series in analysis.series:
         lines.append(f"  {series.name}, {series.encoder}, {series.how}: top-1 / top-5 in %")
-        lines += [f"    {line}" for line in _points(series)]
+        of_series = _own_and_others if series.axes[0].name == "trained on subject" else _points
+        lines += [f"    {line}" for line in of_series(series)]
     return "\n".join(lines)
 
 
@@ -326,6 +327,15 @@ def _points(series: Series):
         f"chance {100 * one.chance:g} / {100 * five.chance:g}, "
         f"threshold {100 * one.threshold:.2g} / {100 * five.threshold:.2g}"
     )
+
+
+def _own_and_others(series: Series):
+    """Lay out subjects × subjects as the means of the diagonal and of all else."""
+    trained_on = np.array(series.axes[0].points)
+    own = np.array([trained_on == subject for subject in series.subjects])
+    for name, which in (("their own", own), ("of the others", ~own)):
+        shares = [100 * (series.ranks[which] <= top).mean() for top in TOPS]
+        yield f"encoder {name}: " + " / ".join(f"{share:.1f}" for share in shares)
 
 
 if __name__ == "__main__":

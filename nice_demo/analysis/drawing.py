@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from scipy.stats import rankdata
 
 from nice_demo.analysis.meaning import over_subjects
@@ -128,6 +129,19 @@ def _matrix(figure: Figure, axes: Axes, values: np.ndarray, title: str, label: s
     figure.colorbar(image, ax=axes, label=label, shrink=0.85)
 
 
+def _head(axes: Axes, bundle: Bundle, values: np.ndarray, **how):
+    """Draw a scalp map, nose up; return the image."""
+    image = bundle.montage.image(values)
+    drawn = axes.imshow(image, cmap="cividis", extent=[-1, 1, -1, 1], **how)
+    axes.plot(*bundle.montage.flat.T, ".", color="white", ms=2)
+    axes.add_patch(Circle((0, 0), 0.99, fill=False, ec=GREY, lw=2))
+    axes.plot([-0.12, 0, 0.12], [0.99, 1.13, 0.99], color=GREY, lw=1)
+    axes.set_xlim(-1.15, 1.15)
+    axes.set_ylim(-1.05, 1.2)
+    axes.axis("off")
+    return drawn
+
+
 # ---------------------------------------------------------------- one figure for each analysis
 
 
@@ -165,12 +179,8 @@ def _space(figure: Figure, analysis: Analysis, bundle: Bundle) -> None:
         right.axis("off")
         return
     found = _accuracy(searchlight[0], 5)
-    image = bundle.montage.image(100 * found.value)
-    drawn = right.imshow(image, cmap="cividis", extent=[-1, 1, -1, 1])
-    right.plot(*bundle.montage.flat.T, ".", color="white", ms=2)
-    right.plot([-0.12, 0, 0.12], [0.99, 1.13, 0.99], color=GREY, lw=1)
+    drawn = _head(right, bundle, 100 * found.value)
     right.set(title=f"an electrode and its neighbours alone\n({_label(searchlight[0])})")
-    right.set_xlim(-1.15, 1.15), right.set_ylim(-1.05, 1.2), right.axis("off")
     figure.colorbar(drawn, ax=right, label=f"top-5 (%), chance {100 * found.chance:g}", shrink=0.8)
 
 
@@ -239,6 +249,7 @@ def _meaning(figure: Figure, analysis: Analysis, bundle: Bundle) -> None:
         left.set_yticks(edges - sizes / 2, about["categories"], fontsize=7)
     names = [name.removeprefix("figures ") for name in analysis.arrays if name[:8] == "figures "]
     names = [name for name in names if not name.startswith("by category")]
+    names.sort(key=list(NAMES).index)
     for i, name in enumerate(names):
         figures, null = analysis.arrays[f"figures {name}"], analysis.arrays[f"null {name}"]
         found = over_subjects(figures, null)
@@ -352,26 +363,20 @@ def _truth(figure: Figure, analysis: Analysis, bundle: Bundle) -> None:
         (true, analysis.arrays["true channels"][:, space].mean(0), "truth"),
         (found, found_channels, f"found by\n{best}"),
     ):
-        image = bundle.montage.image(values / values.max())
-        axes.imshow(image, cmap="cividis", extent=[-1, 1, -1, 1], vmin=0, vmax=1)
-        axes.plot(*bundle.montage.flat.T, ".", color="white", ms=2)
-        axes.plot([-0.12, 0, 0.12], [0.99, 1.13, 0.99], color=GREY, lw=1)
+        _head(axes, bundle, values / values.max(), vmin=0, vmax=1)
         axes.set_title(title)
-        axes.axis("off")
     times.plot(
         1000 * np.array(about["times"]),
         analysis.arrays["true time course"][:, space].mean(0),
         color=GREY, label="truth",
     )  # fmt: skip
-    over_time = [row.kind for row in leaderboard(analysis, "times") if row.encoder == encoder]
+    over_time = [row for row in leaderboard(analysis, "times") if row.encoder == encoder]
     if over_time:
-        course = analysis.arrays["found time course"][:, e, about["kinds"].index(over_time[0])]
-        course = course.mean(0)
+        nearest = max(over_time, key=lambda row: row.trained.value).kind
+        course = analysis.arrays["found time course"][:, e, about["kinds"].index(nearest)].mean(0)
         x = 1000 * np.array(about["times"])
-        times.plot(x, course / course.max(), color=COLOURS["nice"], label=over_time[0])
-    times.set(
-        title="when (truth grey)", xlabel="time (ms)", ylabel="share of the maximum", ylim=(0, 1.25)
-    )
+        times.plot(x, course / course.max(), color=COLOURS["nice"], label=nearest)
+    times.set(title="when", xlabel="time (ms)", ylabel="share of the maximum", ylim=(0, 1.25))
     times.legend(loc="upper right")
 
 

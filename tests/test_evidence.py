@@ -141,7 +141,7 @@ def test_whether_attention_helps_is_said_from_paired_intervals(evidence, gains, 
             }
 
     (sentence,) = told._does_attention_help(Stub(), CHOICES[0])
-    assert verdict in sentence and "paired, 3 subjects, top-1" in sentence
+    assert verdict in sentence and "paired, 3 subjects, one training each, top-1" in sentence
     oracle = stats.ttest_1samp(gains, 0).confidence_interval(0.95)
     np.testing.assert_allclose(told.paired(gains)[1:], [oracle.low, oracle.high], rtol=1e-9)
 

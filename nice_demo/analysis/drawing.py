@@ -12,9 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
-from scipy.stats import rankdata
 
-from nice_demo.analysis.meaning import over_subjects
+from nice_demo.analysis.meaning import over_subjects, percentiles
 from nice_demo.analysis.series import ZEROED, Analysis, Series
 from nice_demo.analysis.truth import leaderboard
 from nice_demo.bundle import Bundle
@@ -268,18 +267,6 @@ def _meaning(figure: Figure, analysis: Analysis, bundle: Bundle) -> None:
     right.invert_yaxis()
     right.set_xlabel("Spearman correlation; share")
     _legend_outside(figure, right)
-
-
-def percentiles(similarities: np.ndarray) -> np.ndarray:
-    """Rank the pairs of a symmetric matrix (n, n), in per cent; NaN on the diagonal.
-
-    The image model's similarities and the decoded ones have other means and spreads; the
-    correlation compares their ranks, and so does a look at these.
-    """
-    upper = np.triu_indices(len(similarities), 1)
-    ranked = np.full(similarities.shape, np.nan)
-    ranked[upper] = 100 * (rankdata(similarities[upper]) - 0.5) / len(upper[0])
-    return np.fmax(ranked, ranked.T)
 
 
 def _folded(text: str) -> str:

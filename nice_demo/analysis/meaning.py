@@ -332,6 +332,31 @@ def _share(within: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     return np.divide(within, wrong, out=np.zeros(within.shape), where=wrong > 0)
 
 
+# ---------------------------------------------------------------- to be looked at
+
+
+def percentiles(similarities: np.ndarray) -> np.ndarray:
+    """Rank the pairs of pictures, in per cent.
+
+    The image model's similarities and the decoded ones have other means and spreads; the
+    correlation compares their ranks, and so does a look at these.
+
+    Parameters
+    ----------
+    similarities : array of shape (n_candidates, n_candidates)
+        Symmetric.
+
+    Returns
+    -------
+    array of shape (n_candidates, n_candidates)
+        NaN on the diagonal.
+    """
+    upper = np.triu_indices(len(similarities), 1)
+    ranked = np.full(similarities.shape, np.nan)
+    ranked[upper] = 100 * (stats.rankdata(similarities[upper]) - 0.5) / len(upper[0])
+    return np.fmax(ranked, ranked.T)
+
+
 # ---------------------------------------------------------------- several subjects
 
 

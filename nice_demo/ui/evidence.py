@@ -13,7 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 from scipy.special import stdtrit
 
-from nice_demo.analysis.meaning import over_subjects
+from nice_demo.analysis.meaning import over_subjects, percentiles
 from nice_demo.analysis.series import RETRAINED, Accuracy, Analysis, Series, stored
 from nice_demo.analysis.truth import leaderboard
 from nice_demo.bundle import Bundle
@@ -379,9 +379,8 @@ def _does_attention_help(evidence: Evidence, choice: Choice) -> list[str]:
         else:
             verdict = f"{kind} over channels makes no difference that could be told from none."
         n = len(hits)
-        how = (
-            f"paired, {n} subjects, top-{choice.top}" if n > 1 else f"one subject, top-{choice.top}"
-        )
+        how = f"paired, {n} subjects" if n > 1 else "one subject"
+        how += f", one training each, top-{choice.top}"
         said.append(
             f"{name_of(encoder)} against NICE: {difference(mean, low, high)}, {how}; {verdict}"
         )
@@ -692,17 +691,15 @@ def similarities(evidence: Evidence, choice: Choice) -> Drawn:
     decoded = _of_choice(evidence, choice, arrays, subjects)[np.ix_(order, order)]
     rows = evidence.bundle.gallery.embeddings[order].astype(float)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    image = rows @ rows.T
-    apart = ~np.eye(len(order), dtype=bool)
-    both = np.concatenate([decoded[apart], image[apart]])
-    low, high = np.percentile(both, [1, 99])
+    # The diagonal, a picture with itself, is drawn as the most alike.
+    decoded, image = (np.nan_to_num(percentiles(one), nan=100) for one in (decoded, rows @ rows.T))
     categories, sizes = about.get("categories") or [], np.bincount(about.get("category") or [0])
     groups = list(zip(categories, sizes.tolist(), strict=False))
     pictures = (
-        draw.matrix(decoded, low, high, groups, f"decoded from EEG by {name_of(encoder)}"),
-        draw.matrix(image, low, high, groups, "the pictures, by the image model"),
+        draw.matrix(decoded, 0, 100, groups, f"decoded from EEG by {name_of(encoder)}"),
+        draw.matrix(image, 0, 100, groups, "the pictures, by the image model"),
     )
-    bar = draw.colour_bar(two_digits(low), two_digits(high), "cosine between two pictures")
+    bar = draw.colour_bar("0 %", "100 %", "of all pairs are less alike")
     figures = _meaning_figures(evidence, choice, analysis, encoder)
     names = about["figures"]
     rho = figures[0]
@@ -721,7 +718,7 @@ def similarities(evidence: Evidence, choice: Choice) -> Drawn:
         )
         said += f". Within categories it is {_number(*within[:3])}: {tells}"
     whose = "Mean of all subjects" if choice.subject is None else evidence.who(choice)
-    more = f"{whose}; one colour range for both; squares along the diagonal are categories."
+    more = f"{whose}. Ranks, which is what is correlated; squares along the diagonal: categories."
     return Drawn(
         f'<div class="matrices">{"".join(pictures)}</div>{bar}{_says(said)}'
         f"{evidence.caption(None, more=more)}"
@@ -923,17 +920,18 @@ def maps_table(evidence: Evidence, choice: Choice) -> Drawn:
     best = rows[0]
     learned = [row for row in rows if row.learned]
     said = (
-        f"Training adds most to {escape(best.kind)} of {escape(name_of(best.encoder))}: "
-        f"{_number(best.untrained.value, best.untrained.low, best.untrained.high)} untrained, "
-        f"{_number(best.trained.value, best.trained.low, best.trained.high)} trained. "
-        f"{len(learned) or 'None'} of {len(rows)} maps {'is' if len(learned) == 1 else 'are'} "
-        "closer to the truth than with untrained weights beyond doubt: a map that looks as right "
-        "before training shows where the EEG is strong, not what the encoder learned."
+        f"Most beyond untrained weights and chance: {escape(best.kind)} of "
+        f"{escape(name_of(best.encoder))}, "
+        f"{_number(best.trained.value, best.trained.low, best.trained.high)} trained and "
+        f"{_number(best.untrained.value, best.untrained.low, best.untrained.high)} untrained. "
+        f"{len(learned) or 'None'} of {len(rows)} maps {'beats' if len(learned) == 1 else 'beat'} "
+        "both beyond doubt. A map that looks as right before training shows where the EEG is "
+        "strong, not what the encoder learned."
     )
     pictures = analysis.about.get("pictures")
     more = (
         f"{'Maps of ' + str(pictures) + ' pictures averaged. ' if pictures else ''}Mean over all "
-        "subjects, small: 95 % t interval. Bold: better than untrained beyond doubt. "
+        "subjects, small: 95 % t interval. Bold: beats untrained weights and chance beyond doubt. "
         + str(analysis.about.get("note", ""))
     )
     heads = "".join(

@@ -21,7 +21,7 @@ test: .venv/dev.stamp
 	$(RUN) -m pytest
 
 bench: .venv/dev.stamp
-	for name in encoder memory covariance n170; do $(RUN) -m benchmarks.$$name || exit 1; done
+	for name in encoder memory covariance switching n170; do $(RUN) -m benchmarks.$$name || exit 1; done
 
 # A stamp is written only when all is installed, so an interrupted installation starts again.
 .venv/page.stamp: requirements.txt

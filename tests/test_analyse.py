@@ -150,7 +150,7 @@ def test_training_trials_of_other_pictures_are_refused(tiny_bundle, stored_data,
 def test_every_analysis_of_a_phantom(tiny_bundle, tiny_data, tmp_path, capsys):
     """All of them, retrained ones too, write a figure; none is refused."""
     command = [str(tiny_bundle), "--data", str(tiny_data), "--out", str(tmp_path), "--jobs", "1"]
-    assert analyse.main(command) == 0
+    assert analyse.main([*command, "--subjects", "1"]) == 0
     for name in analyse.NAMES:
         assert (tmp_path / f"{name}.svg").exists(), capsys.readouterr().out
         found = Analysis.open(tmp_path / f"{name}.safetensors")

@@ -13,9 +13,12 @@ from test_browser import PHONE, chromium, context, sync_api, visit  # noqa: F401
 from nice_demo.analysis.series import RETRAINED, Analysis
 from nice_demo.bundle import Bundle
 from nice_demo.decode import BundleDecoder
-from nice_demo.ui import evidence as told
-from nice_demo.ui import evidence_figures as draw
-from nice_demo.ui.evidence import PANELS, Choice, Evidence
+from nice_demo.ui.cards import percent
+from nice_demo.ui.evidence import figures as draw
+from nice_demo.ui.evidence.how_good import does_attention_help
+from nice_demo.ui.evidence.sections import PANELS
+from nice_demo.ui.evidence.store import Choice, Evidence
+from nice_demo.ui.evidence.words import paired
 from nice_demo.ui.page import page
 
 ENCODERS = ["nice", "ridge"]
@@ -108,14 +111,14 @@ def test_the_table_holds_the_bundles_metrics(evidence, whole):
         for encoder in evidence.encoders:
             found = whole.metrics(subject, encoder, looks)
             expected += [
-                f"{told.percent(t.value)} {told.percent(t.low)}–{told.percent(t.high)}"
+                f"{percent(t.value)} {percent(t.low)}–{percent(t.high)}"
                 for t in (found.top1, found.top5)
             ]
         assert cells == expected
     (mean,) = [row for row in rows if ">Mean<" in row]
     hits = [whole.metrics(s, "nice", looks).top5.value for s in whole.subjects]
     second = text(re.findall("<td.*?</td>", mean)[2 * evidence.encoders.index("nice") + 1])
-    assert second.startswith(told.percent(np.mean(hits)))
+    assert second.startswith(percent(np.mean(hits)))
     assert "published" in html and "concept centres" in html
 
 
@@ -140,10 +143,10 @@ def test_whether_attention_helps_is_said_from_paired_intervals(evidence, gains, 
                 for e in self.encoders
             }
 
-    (sentence,) = told._does_attention_help(Stub(), CHOICES[0])
+    (sentence,) = does_attention_help(Stub(), CHOICES[0])
     assert verdict in sentence and "paired, 3 subjects, one training each, top-1" in sentence
     oracle = stats.ttest_1samp(gains, 0).confidence_interval(0.95)
-    np.testing.assert_allclose(told.paired(gains)[1:], [oracle.low, oracle.high], rtol=1e-9)
+    np.testing.assert_allclose(paired(gains)[1:], [oracle.low, oracle.high], rtol=1e-9)
 
 
 def test_curves_are_the_series_accuracies(evidence):

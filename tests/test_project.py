@@ -101,4 +101,5 @@ def test_no_file_names_one_machine_or_registry():
 def test_weights_fit_the_hub():
     sizes = {path: path.stat().st_size for path in listed_files()}
     assert not [path for path, size in sizes.items() if size >= 10_000_000]  # more needs LFS
-    assert sum(size for path, size in sizes.items() if "weights" in path.parts) < 60_000_000
+    # Ten phantom subjects with four encoders each; with two, as at first, it was below 60 MB.
+    assert sum(size for path, size in sizes.items() if "weights" in path.parts) < 80_000_000

@@ -20,6 +20,7 @@ from fake_server import FakeServer, Fault
 from run_readme import REHEARSED, commands
 
 from nice_demo import download, hub, prepare, train
+from nice_demo.analysis.series import stored
 from nice_demo.bundle import Bundle
 from nice_demo.decode import BundleDecoder
 from nice_demo.eegset import DataSet
@@ -118,6 +119,8 @@ def told(published, small_clip, workspace) -> dict[str, str]:
     added = {
         "prepare": ["--subjects", "1-2", "--image-model", small_clip, "--things", everything],
         "train": ["--seeds", "1-2", *SETTINGS],
+        # Of the eight, what is quick: so few trials as these need no minute of linear algebra.
+        "analyse": ["--jobs", "1", "--what", "time,repetitions,confidence,truth"],
     }
     printed = {}
     with pytest.MonkeyPatch.context() as patch, FakeServer(published) as fake:
@@ -186,6 +189,22 @@ def test_decoders_beat_chance(told, workspace):
             assert binomial_p(hits, 2 * TEST, 1 / TEST) < 1e-3, (encoder, protocol, hits)
 
 
+def test_analyses(told, workspace):
+    said = output(told, "analyse")
+    assert "truth: Nobody knows the true sources" in said  # and the others go on
+    assert "simulated" not in said
+    assert "time, repetitions, confidence: stored in" in said
+    bundle = Bundle(workspace / "weights/things-eeg2")
+    grown = stored(bundle, "time").of("growing windows", "ridge", "retrained")[0]
+    assert grown.subjects == ["1", "2"]
+    whole = grown.accuracy(1)
+    assert whole.value[-1] > whole.threshold > whole.chance
+    repetitions = stored(bundle, "repetitions").of("test repetitions", "nice")[0]
+    for subject in bundle.subjects:  # the same as was measured when the bundle was made
+        measured = bundle.metrics(subject, "nice", 80).top1.value
+        assert repetitions.accuracy(1, subject).value[-1] == measured
+
+
 def test_report(told, workspace):
     assert "card.md is written" in output(told, "report")
     card = (workspace / "card.md").read_text()
@@ -204,6 +223,7 @@ def test_page_over_what_was_pushed_and_pulled(told, workspace):
     shown = [picture_file(c, bundle.folder) for c in bundle.gallery.candidates]
     assert sum(picture is not None for picture in shown) == 8
     assert decoder.to_json(decoded[0])["simulated"] is False
+    assert stored(bundle, "time").about["simulated"] is False  # Evidence went along
 
 
 def test_leave_one_subject_out(prepared, tmp_path, capsys):

@@ -9,7 +9,7 @@ from nice_demo import __version__
 from nice_demo.decode import BundleDecoder, Decoder
 from nice_demo.ui import cards
 from nice_demo.ui.decode_tab import BARE, decode_tab
-from nice_demo.ui.evidence_tab import evidence_tab
+from nice_demo.ui.evidence.tab import evidence_tab
 
 HERE = Path(__file__).parent
 PAPER = "https://arxiv.org/abs/2308.13234"
@@ -164,7 +164,7 @@ def serve(blocks: gr.Blocks, host: str | None = None, port: int | None = None) -
     str
         The address.
     """
-    styles = ("style.css", "evidence.css")
+    styles = ("style.css", "evidence/evidence.css")
     style = "\n".join((HERE / name).read_text(encoding="utf-8") for name in styles)
     script = (HERE / "page.js").read_text(encoding="utf-8")
     _, address, _ = blocks.launch(

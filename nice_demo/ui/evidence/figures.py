@@ -17,8 +17,10 @@ from PIL import Image
 from plotly.colors import hex_to_rgb, sequential, unlabel_rgb
 from scipy.ndimage import distance_transform_edt
 
-from nice_demo.analysis.series import AS_TRAINED, RETRAINED, Accuracy
+from nice_demo.analysis.series import RETRAINED, Accuracy, Series
 from nice_demo.montage import Montage
+from nice_demo.ui.evidence.store import Choice
+from nice_demo.ui.evidence.words import label
 from nice_demo.ui.figures import FIELD_POWER, GRID
 
 # Okabe & Ito's colours, which people with any colour vision tell apart; without their green, since
@@ -70,13 +72,18 @@ class Curve:
     threshold: float = np.nan
 
 
-def curve(label: str, encoder: str, how: str, accuracy: Accuracy) -> Curve:
+def curve(series: Series, accuracy: Accuracy) -> Curve:
     """Give accuracies the look of their encoder: filled as it ships, open where retrained."""
-    colour, symbol = ENCODERS.get(encoder, OTHER)
+    colour, symbol = ENCODERS.get(series.encoder, OTHER)
     return Curve(
-        label, colour, symbol, how == RETRAINED, accuracy.value, accuracy.low, accuracy.high,
-        accuracy.chance, accuracy.threshold,
+        label(series), colour, symbol, series.how == RETRAINED, accuracy.value, accuracy.low,
+        accuracy.high, accuracy.chance, accuracy.threshold,
     )  # fmt: skip
+
+
+def curves(several: Sequence[Series], choice: Choice) -> list[Curve]:
+    """Return what is drawn of series."""
+    return [curve(one, one.accuracy(choice.top, choice.subject)) for one in several]
 
 
 def points(shares: np.ndarray) -> list:
@@ -440,11 +447,6 @@ def legend(
         for drawn, text in entries
     )
     return f'<ul class="legend">{items}</ul>'
-
-
-def named(encoder: str, label: str, how: str) -> str:
-    """Return how a curve is called: what was done, then the encoder."""
-    return label if how == AS_TRAINED else f"{label}, {how}"
 
 
 # ---------------------------------------------------------------- SVG

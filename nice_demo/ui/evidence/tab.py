@@ -1,4 +1,4 @@
-"""The tab "Evidence": what in the EEG carried the picture, from analyses that the bundle brings.
+"""The tab on the page: its controls, its panels, and who listens to whom.
 
 In flow a visitor's choice of subject, encoders and what counts as a hit; out flow the panels that
 depend on it. Nothing is drawn before the tab is opened.
@@ -12,7 +12,10 @@ import gradio as gr
 from nice_demo.bundle import Bundle
 from nice_demo.ui import cards
 from nice_demo.ui.decode_tab import BARE
-from nice_demo.ui.evidence import ALL, Choice, Drawn, Evidence, Panel, name_of
+from nice_demo.ui.evidence.panel import ALL, Drawn, Panel
+from nice_demo.ui.evidence.sections import sections_of
+from nice_demo.ui.evidence.store import Choice, Evidence
+from nice_demo.ui.evidence.words import name_of
 
 EVERYBODY = ""  # the subject's choice "mean of all"
 FIRST = 3  # panels, about a screen
@@ -35,7 +38,8 @@ def evidence_tab(bundle: Bundle, tab: gr.Tab) -> None:
         Around it; its opening draws the panels.
     """
     evidence = Evidence(bundle)
-    everything = [panel for _, panels in evidence.sections for panel in panels]
+    sections = sections_of(evidence)
+    everything = [panel for _, panels in sections for panel in panels]
 
     # ------------------------------------------------------------ what is on the screen
     shown: dict[str, tuple[gr.Plot, gr.HTML]] = {}
@@ -43,7 +47,7 @@ def evidence_tab(bundle: Bundle, tab: gr.Tab) -> None:
         if bundle.simulated:
             gr.HTML(f'<p class="notice">{escape(_SIMULATED)}</p>', **BARE)
         controls = _controls(evidence)
-        for number, (title, panels) in enumerate(evidence.sections):
+        for number, (title, panels) in enumerate(sections):
             with gr.Column(elem_classes="section", min_width=0):
                 gr.HTML(f'<h2 id="evidence-{number}">{escape(title)}</h2>', **BARE)
                 for panel in panels:

@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -37,7 +38,7 @@ from nice_demo.analysis.series import (
 )
 from nice_demo.bundle import MANIFEST, Bundle, write_manifest
 from nice_demo.eegset import DataSet
-from nice_demo.errors import InputError, command
+from nice_demo.errors import InputError, command, one_line
 from nice_demo.files import complete_folder, sha256
 from nice_demo.prepare import numbers, prepare_phantom
 from nice_demo.training_data import fingerprint
@@ -76,18 +77,29 @@ def _subject(
 
 def _made_of(bundle: Bundle, data: DataSet | None) -> str:
     """Return one hash of all that results depend on: the bundle's files, the data, the code."""
-    files = {
+    package = Path(__file__).parent
+    folders = (".", "analysis", "bundle", "encoders", "sources/phantom")  # which makes its trials
+    code = {path for folder in folders for path in (package / folder).glob("*.py")}
+    code.remove(package / "analysis/drawing.py")
+    said = {
+        key: value
+        for key, value in bundle.manifest.items()
+        if key not in ("files", "metrics", "runs", "hub")
+    }
+    known = [_files(bundle), said, [sha256(path) for path in sorted(code)]]
+    if data:
+        known.append(fingerprint([data.training_set(subject) for subject in data.subjects]))
+        known += [sha256(data.folder / f"train_gallery.{end}") for end in ("json", "safetensors")]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
+def _files(bundle: Bundle) -> dict[str, str]:
+    """Return the SHA-256 of a bundle's files that analyses start from."""
+    return {
         name: entry["sha256"]
         for name, entry in bundle.manifest["files"].items()
         if not name.startswith("analyses/")
     }
-    package = Path(__file__).parent
-    code = [*package.glob("*.py"), *package.glob("analysis/*.py"), *package.glob("encoders/*.py")]
-    code.remove(package / "analysis/drawing.py")
-    trained = fingerprint([data.training_set(s) for s in data.subjects]) if data else None
-    temperatures = bundle.manifest["encoders"]
-    known = [files, temperatures, trained, [sha256(path) for path in sorted(code)]]
-    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 # ---------------------------------------------------------------- all subjects
@@ -121,7 +133,19 @@ def analyse(
     analyses : dict of str to Analysis
     refused : dict of str to str
         Why an analysis can't be had of this bundle.
+
+    Raises
+    ------
+    InputError
+        Where subjects have different encoders.
     """
+    first, *others = subjects
+    for other in others:
+        if bundle.encoders(other) != bundle.encoders(first):
+            raise InputError(
+                f"Subjects {first} and {other} of {bundle.name} have different encoders, so that "
+                "they can't be analysed together; give one of them as --subjects."
+            )
     made_of = _made_of(bundle, data)
     each = [names] if len(subjects) >= jobs else [[name] for name in names]
     tasks = [
@@ -140,6 +164,8 @@ def analyse(
         if name in refused:
             continue
         found = {s: Found.open(cache / name / f"sub-{s}.safetensors", made_of) for s in subjects}
+        if None in found.values():
+            raise InputError(f"What was kept in {cache} was changed meanwhile; analyse again.")
         first = next(iter(found.values()))
         arrays = {
             key: np.stack([one.arrays[key] for one in found.values()]) for key in first.arrays
@@ -163,12 +189,21 @@ def _run(tasks: list[tuple], jobs: int):
 
 
 def store(bundle: Bundle, analyses: dict[str, Analysis]) -> None:
-    """Put analyses into a bundle, in one step; those of other names stay."""
-    manifest = {key: value for key, value in bundle.manifest.items() if key != "files"}
-    with complete_folder(bundle.folder) as folder:
-        for name in bundle.manifest["files"]:
+    """Put analyses into a bundle, in one step; those of other names stay.
+
+    Raises
+    ------
+    InputError
+        Where the bundle is no longer the one that was analysed.
+    """
+    now = Bundle(bundle.folder.resolve())  # analysing takes long, and meanwhile others may store
+    if _files(now) != _files(bundle):
+        raise InputError(f"{bundle.folder} was changed meanwhile; analyse it again.")
+    manifest = {key: value for key, value in now.manifest.items() if key != "files"}
+    with complete_folder(now.folder) as folder:
+        for name in now.manifest["files"]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle.file(name), folder / name)
+            shutil.copyfile(now.file(name), folder / name)
         for name, analysis in analyses.items():
             analysis.save(folder / "analyses" / f"{name}.safetensors")
         write_manifest(folder, manifest)
@@ -204,9 +239,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _of_name(parent: str, bundle: Bundle) -> Path:
+    """Return the folder called as the bundle, whose name, of the Hub, may be anything."""
+    if bundle.name in ("", ".", "..") or Path(bundle.name).name != bundle.name:
+        raise InputError(f"No folder can be called {bundle.name!r}; give --out and --data.")
+    return Path(parent) / bundle.name
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"Nothing can be written to {folder} ({one_line(error)}).") from None
+
+
 def _data(bundle: Bundle, folder: Path | None) -> DataSet | None:
     """Open the training trials that go with a bundle; None, with a word, where there are none."""
-    place = folder or Path("data") / bundle.name
+    place = folder or _of_name("data", bundle)
     if bundle.manifest["trials"]["kind"] == "phantom" and folder is None:
         prepare_phantom(place, [int(subject) for subject in bundle.subjects])
     if folder is None and not (place / "dataset.json").exists():
@@ -240,10 +291,13 @@ def main(argv: list[str] | None = None) -> int:
         bundle.encoders(subject)  # refuses one that isn't there
     if options.store and subjects != bundle.subjects:
         raise InputError("--store keeps analyses of all subjects; leave --subjects out.")
-    out = options.out or Path("data/analyses") / bundle.name
+    out = options.out or _of_name("data/analyses", bundle)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder as --out.")
     data = None if options.no_retraining else _data(bundle, options.data)
+    _check_writable(out)
+    if options.store:
+        _check_writable(options.bundle.resolve().parent)  # where it is put together
     analyses, refused = analyse(bundle, options.what, subjects, data, out / ".cache", options.jobs)
     for name, why in refused.items():
         print(f"{name}: {why}")
@@ -290,8 +344,11 @@ def _difference(now: Analysis, there: Analysis) -> str:
     ]
     rows = [there.about["subjects"].index(subject) for subject in subjects]
     for key, array in now.arrays.items():
-        one, other = array.astype(float), there.arrays[key][rows].astype(float)
-        apart.append(np.nanmax(np.abs(one - other), initial=0))
+        one, other = array.astype(float), there.arrays[key].astype(float)[rows]
+        if one.shape != other.shape:
+            return "holds other figures than the bundle's."
+        known = ~(np.isnan(one) & np.isnan(other))
+        apart.append(np.nan_to_num(np.abs(one - other)[known], nan=np.inf).max(initial=0))
     largest = max(apart, default=0.0)
     same = "equals what the bundle holds" if largest == 0 else "differs from what the bundle holds"
     return f"{same} (largest difference of a subject's figure: {largest:.2g})."

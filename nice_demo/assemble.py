@@ -25,7 +25,7 @@ from nice_demo.settings import Settings, held_out
 from nice_demo.training_data import other_subjects
 
 SPLITS = 3  # halvings of the training trials; four can be halved in so many ways
-_OWN = {"encoders", "trials", "truth"}  # folders of a bundle
+_OWN = {"encoders", "trials", "truth", "analyses"}  # folders of a bundle
 _SAID_ELSEWHERE = {"subject", "channels", "sfreq", "tmin", "test_repetitions"}
 
 

@@ -115,11 +115,12 @@ def shared_variance(one: np.ndarray, other: np.ndarray) -> float:
     -------
     float
         Split-half reliability: the covariance of the two over their variance, at most 1; noise
-        alone gives about 0.
+        alone gives about 0. 0 where nothing varies.
     """
     middle = (one.mean(0, dtype=float) + other.mean(0, dtype=float)) / 2
     one, other = one - middle, other - middle
-    return float(2 * (one * other).sum() / ((one**2).sum() + (other**2).sum()))
+    variance = (one**2).sum() + (other**2).sum()
+    return float(2 * (one * other).sum() / variance) if variance > 0 else 0.0
 
 
 LEAST_SHARED = 1e-4  # of the variance of a half: what noise alone can leave may be negative

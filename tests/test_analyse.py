@@ -1,5 +1,7 @@
 """The command that runs analyses: results, figures, what it keeps, what it says of bad input."""
 
+import json
+import os
 import shutil
 from unittest.mock import patch
 
@@ -9,8 +11,9 @@ from PIL import Image
 
 from nice_demo import analyse
 from nice_demo.analysis import meaning, space
-from nice_demo.analysis.series import Analysis, stored
-from nice_demo.bundle import Bundle
+from nice_demo.analysis.drawing import draw
+from nice_demo.analysis.series import Analysis, Axis, Series, stored
+from nice_demo.bundle import MANIFEST, Bundle, write_manifest
 from nice_demo.errors import InputError
 
 FEW = ["--what", "space,meaning", "--no-retraining", "--jobs", "1"]
@@ -158,3 +161,109 @@ def test_every_analysis_of_a_phantom(tiny_bundle, tiny_data, tmp_path, capsys):
         for series in found.series:
             assert (series.ranks >= 1).all()
             assert (series.ranks <= 12).all()
+
+
+def _changed(folder, change):
+    """Change a bundle's manifest as whoever made it might have."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    change(manifest)
+    del manifest["files"]
+    write_manifest(folder, manifest)
+
+
+def test_subjects_with_different_encoders_are_refused(tiny_bundle, tmp_path, capsys):
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+
+    def reverse(manifest):
+        manifest["encoders"]["2"] = dict(reversed(manifest["encoders"]["2"].items()))
+
+    _changed(folder, reverse)  # arrays of one subject would be taken for another encoder's
+    assert analyse.main([str(folder), *FEW, "--out", str(tmp_path / "out")]) == 2
+    assert "Subjects 1 and 2 of tiny have different encoders" in capsys.readouterr().err
+
+
+def test_a_place_where_nothing_can_be_written(tiny_bundle, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    with patch.object(space, "analyse", side_effect=AssertionError("computed in vain")):
+        assert analyse.main([str(tiny_bundle), *FEW, "--out", str(tmp_path / "file/out")]) == 2
+    assert "Nothing can be written to" in capsys.readouterr().err
+
+
+def test_a_name_that_leads_elsewhere_is_refused(tiny_bundle, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "a/bundle"
+    shutil.copytree(tiny_bundle, folder)
+    _changed(folder, lambda manifest: manifest.update(name="../../elsewhere"))
+    monkeypatch.chdir(folder.parent)
+    assert analyse.main([str(folder), *FEW]) == 2
+    assert "give --out" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_bundle_that_changed_meanwhile_is_not_stored_in(analysed, tiny_bundle, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+    bundle, found = Bundle(folder), Analysis.open(analysed / "space.safetensors")
+    gallery = json.loads((folder / "gallery.json").read_text(encoding="utf-8"))
+    (folder / "gallery.json").write_text(json.dumps(gallery, indent=3), encoding="utf-8")
+    _changed(folder, lambda manifest: None)
+    before = (folder / MANIFEST).read_bytes()
+    with pytest.raises(InputError, match="changed meanwhile"):
+        analyse.store(bundle, {"space": found})
+    assert (folder / MANIFEST).read_bytes() == before
+
+
+def test_what_others_stored_meanwhile_stays(analysed, tiny_bundle, tmp_path, monkeypatch):
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+    found = {n: Analysis.open(analysed / f"{n}.safetensors") for n in ("space", "meaning")}
+    monkeypatch.chdir(folder)
+    early = Bundle(folder), Bundle(".")  # the second knows nothing of what is stored first
+    for bundle, name in zip(early, found, strict=True):
+        os.chdir(folder)  # in a folder that is replaced one is nowhere
+        analyse.store(bundle, {name: found[name]})
+    bundle = Bundle(folder)
+    assert stored(bundle, "space") is not None
+    assert stored(bundle, "meaning") is not None
+
+
+def test_what_is_kept_depends_on_all_it_was_made_of(tiny_bundle, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+    before = analyse._made_of(Bundle(folder), None)
+    assert before == analyse._made_of(Bundle(tiny_bundle), None)
+    _changed(folder, lambda manifest: manifest.update(hub={"repo": "a/b", "commit": "0"}))
+    assert analyse._made_of(Bundle(folder), None) == before
+    _changed(folder, lambda manifest: manifest.update(tmin=-0.1))
+    assert analyse._made_of(Bundle(folder), None) != before
+
+
+def test_a_figure_that_is_no_longer_known_is_a_difference():
+    now = Analysis("meaning", [], {"figures": np.array([[0.5, 1.0]])}, {"subjects": ["1"]})
+    there = Analysis("meaning", [], {"figures": np.array([[0.5, np.nan]])}, {"subjects": ["1"]})
+    assert analyse._difference(now, now).startswith("equals")
+    assert analyse._difference(there, there).startswith("equals")
+    assert analyse._difference(now, there).startswith("differs")
+
+
+@pytest.mark.parametrize(
+    ("name", "series"),
+    [
+        # Encoders trained on all other subjects aren't exchanged.
+        ("transfer", ("pooled training", Axis("trained on", "", ["own", "the others"]))),
+        # Channels of no known region.
+        ("space", ("searchlight", Axis("electrode", "", ["A", "B"]))),
+    ],
+)
+def test_a_part_of_a_figure_may_be_missing(stored_bundle, tmp_path, name, series):
+    ranks = np.ones((2, 2, 6), np.uint16)
+    bundle = Bundle(stored_bundle)
+    if name == "space":
+        series = (series[0], Axis("electrode", "", bundle.montage.names))
+        ranks = np.ones((2, len(bundle.montage.names), 6), np.uint16)
+    one = Series(
+        series[0], "ridge", "retrained", (series[1],), 6, ["1", "2"], ranks, np.ones((2, 3))
+    )
+    about = {"subjects": ["1", "2"], "simulated": True}
+    draw(Analysis(name, [one], {}, about), bundle, tmp_path)
+    assert (tmp_path / f"{name}.svg").exists()

@@ -277,6 +277,12 @@ def test_the_mean_over_subjects():
     np.testing.assert_allclose(alone[:, THRESHOLD], values[0, :, THRESHOLD], rtol=1e-6)
 
 
+def test_a_share_that_equals_that_of_a_shuffle_is_a_tie_however_it_is_kept():
+    figures = np.array([[[0.7, 0.5, 0.9, 0.1, 0.5, 0.7]]])
+    null = np.array([[[0.7, 0.1, 0.1]]], np.float32)  # 0.69999999
+    assert over_subjects(figures, null)[0, P] == (1 + 1) / (1 + 3)
+
+
 # ---------------------------------------------------------------- galleries
 
 

@@ -88,6 +88,7 @@ def test_shared_variance_is_that_of_the_pictures():
     assert shared_variance(one, other) == pytest.approx(1 / 5, abs=0.02)
     assert shared_variance(same, same) == pytest.approx(1)
     assert abs(shared_variance(one - same, other - same)) < 0.03
+    assert shared_variance(np.ones((3, 2)), np.ones((3, 2))) == 0  # an encoder that is stuck
 
 
 def test_temperature_at_more_repetitions():

@@ -48,9 +48,7 @@ def draw(analysis: Analysis, bundle: Bundle, folder: Path) -> None:
         subjects = analysis.about["subjects"]
         told = [
             "simulated EEG" if analysis.about["simulated"] else "",
-            f"mean of {len(subjects)} subjects, 95 % t interval"
-            if len(subjects) > 1
-            else f"subject {subjects[0]}, 95 % Wilson interval",
+            _of_whom(analysis.name, subjects),
             f"{len(bundle.gallery)}-way, {bundle.gallery.protocol} protocol, "
             f"{bundle.repetitions[-1]} repetitions averaged unless said otherwise",
         ]
@@ -61,6 +59,20 @@ def draw(analysis: Analysis, bundle: Bundle, folder: Path) -> None:
 
 
 # ---------------------------------------------------------------- pieces
+
+
+def _of_whom(name: str, subjects: list[str]) -> str:
+    """Say whose figures these are and what their intervals are."""
+    several = len(subjects) > 1
+    if name == "confidence":
+        whose = (
+            f"trials of {len(subjects)} subjects together" if several else f"subject {subjects[0]}"
+        )
+        return f"{whose}, 95 % Wilson interval (left), bootstrap over trials (right)"
+    if several:
+        return f"mean of {len(subjects)} subjects, 95 % t interval"
+    interval = {"meaning": "95 % bootstrap or Wilson interval", "truth": "no interval"}
+    return f"subject {subjects[0]}, {interval.get(name, '95 % Wilson interval')}"
 
 
 def _label(series: Series) -> str:
@@ -102,6 +114,9 @@ def _curves(axes: Axes, several: list[Series], title: str, top: int = 1) -> None
 
 
 def _dots(axes: Axes, several: list[Series], title: str, top: int = 1) -> None:
+    if not several:  # channels of no known region
+        axes.axis("off")
+        return
     points = several[0].axes[0].points
     for i, series in enumerate(several):
         found = _accuracy(series, top)
@@ -119,7 +134,8 @@ def _dots(axes: Axes, several: list[Series], title: str, top: int = 1) -> None:
 
 def _legend_outside(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7))
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7))
 
 
 def _matrix(figure: Figure, axes: Axes, values: np.ndarray, title: str, label: str, **how) -> None:
@@ -216,12 +232,15 @@ def _repetitions(figure: Figure, analysis: Analysis, bundle: Bundle) -> None:
 
 def _transfer(figure: Figure, analysis: Analysis, bundle: Bundle) -> None:
     left, right = figure.subplots(1, 2)
-    (series,) = analysis.of("encoder of another subject", bundle.encoders(bundle.subjects[0])[0])
-    hits = 100 * (series.ranks <= 5).mean(-1)
-    _matrix(figure, left, hits, f"{_label(series)} of one subject on another", "top-5 (%)")
-    left.set(xlabel="trained on subject", ylabel="tested on subject")
-    left.set_xticks(range(len(series.axes[0].points)), series.axes[0].points)
-    left.set_yticks(range(len(series.subjects)), series.subjects)
+    if exchanged := analysis.of("encoder of another subject"):
+        series = exchanged[0]
+        hits = 100 * (series.ranks <= 5).mean(-1)
+        _matrix(figure, left, hits, f"{_label(series)} of one subject on another", "top-5 (%)")
+        left.set(xlabel="trained on subject", ylabel="tested on subject")
+        left.set_xticks(range(len(series.axes[0].points)), series.axes[0].points)
+        left.set_yticks(range(len(series.subjects)), series.subjects)
+    else:  # each encoder was trained on all other subjects
+        left.axis("off")
     if pooled := analysis.of("pooled training"):
         _dots(right, pooled, "trained on …")
         _legend_outside(figure, right)
@@ -257,7 +276,8 @@ def _meaning(figure: Figure, analysis: Analysis, bundle: Bundle) -> None:
         y = np.arange(len(found)) + 0.7 * ((i + 0.5) / len(names) - 0.5)
         value, low, high, chance, _, threshold = found.T
         right.errorbar(
-            value, y, xerr=[value - low, high - value], fmt="o", ms=4, lw=1,
+            # A percentile interval may lie beside the value; it reaches as far as the value then.
+            value, y, xerr=np.maximum([value - low, high - value], 0), fmt="o", ms=4, lw=1,
             color=COLOURS.get(name, GREY), label=NAMES.get(name, name),
         )  # fmt: skip
         right.plot(threshold, y, "|", color=GREY, ms=6)

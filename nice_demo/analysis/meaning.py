@@ -228,12 +228,13 @@ def _figure(value: float, drawn: np.ndarray, null: np.ndarray, level: float) -> 
     return np.array([value, low, high, 0.0, *_test(value, null, level)])
 
 
-def _test(value: float, null: np.ndarray, level: float) -> tuple[float, float]:
-    """Return the permutation p and the threshold."""
+def _test(
+    value: float, null: np.ndarray, level: float, rounding: float = 1e-12
+) -> tuple[float, float]:
+    """Return the permutation p and the threshold; what differs by rounding alone is a tie."""
     if np.isnan(value):
         return np.nan, np.nan
-    # The tolerance is for sums of the same numbers in another order.
-    p = (1 + (null >= value - 1e-12).sum()) / (1 + len(null))
+    p = (1 + (null >= value - rounding).sum()) / (1 + len(null))
     return p, np.quantile(null, 1 - level, method="higher")
 
 
@@ -378,6 +379,7 @@ def over_subjects(figures: np.ndarray, null: np.ndarray) -> np.ndarray:
     mean, half = value.mean(0), np.full(figures.shape[1], np.nan)
     if n > 1:
         half = stats.t.ppf(0.975, n - 1) * value.std(0, ddof=1) / np.sqrt(n)
-    tested = [_test(*one, LEVEL) for one in zip(mean, of_shuffles, strict=True)]
+    # The shuffles are kept as float32: a share that equals the value's may be a little less.
+    tested = [_test(*one, LEVEL, 1e-6) for one in zip(mean, of_shuffles, strict=True)]
     chance = figures[:, :, 3].mean(0)
     return np.column_stack([mean, mean - half, mean + half, chance, *np.transpose(tested)])

@@ -26,7 +26,7 @@ def single_trials(folder: Path, conditions: np.ndarray) -> np.ndarray:
     -------
     array of shape (n_conditions, 4, n_channels, 250), float16
         Whitened. How large the responses are and the whitening come from the subject's
-        ``phantom.safetensors``; nothing of its test pictures is read.
+        ``phantom.safetensors``; no test trial is made.
     """
     names = ("subject", "gain", "seed", "whitening")
     with safe_open(folder / "phantom.safetensors", "numpy") as file:

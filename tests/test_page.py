@@ -201,6 +201,9 @@ def test_the_decoder_would_rather_not_say(decoder):
     answered = cards.result(decoder, decoding, least=0.12)
     assert f"It is <b>12\u202f%</b> sure of “{first}”" in answered
     assert "rather not" not in answered
+    for surplus, said in ((0.124, "12 points surer than right"), (-0.01, "1 point less sure than"),
+                          (0.001, "right as often as it says")):  # fmt: skip
+        assert said in cards.result(decoder, decoding, surplus=surplus)
     silent = cards.result(decoder, decoding, least=0.15)
     assert f"Would rather not say: only 12\u202f% sure of “{first}”, and 15\u202f% are" in silent
     assert cards.verdict(decoding.rank, 200) in silent  # what it would have been isn't hidden

@@ -142,11 +142,29 @@ _HELP_SURE = (
 )
 
 
-def sure(confidence: float, name: str) -> str:
-    """Say how sure the decoder is of its first choice."""
+def sure(confidence: float, name: str, surplus: float | None = None) -> str:
+    """Say how sure the decoder is of its first choice, and whether it is right as often.
+
+    Parameters
+    ----------
+    confidence : float
+    name : str
+        Of the first choice.
+    surplus : float or None
+        Mean confidence − accuracy over all pictures, where that was measured.
+    """
+    measured = ""
+    if surplus is not None:
+        points = abs(round(100 * surplus))
+        unit, kind = "point" if points == 1 else "points", "surer" if surplus > 0 else "less sure"
+        measured = (
+            f" Over all pictures it is {points} {unit} {kind} than right."
+            if points
+            else " Over all pictures it is right as often as it says."
+        )
     return (
         f'<div class="sure"><span>It is <b>{percent(confidence)}\u202f%</b> sure of '
-        f"“{escape(name)}”.</span>{explained('How sure', _HELP_SURE)}</div>"
+        f"“{escape(name)}”.{measured}</span>{explained('How sure', _HELP_SURE)}</div>"
     )
 
 
@@ -275,7 +293,13 @@ def _card(decoder: Decoder, decoding: Decoding, place: int, row: int) -> str:
     )
 
 
-def result(decoder: Decoder, decoding: Decoding, above: str = "", least: float = 0.0) -> str:
+def result(
+    decoder: Decoder,
+    decoding: Decoding,
+    above: str = "",
+    least: float = 0.0,
+    surplus: float | None = None,
+) -> str:
     """Return the main story: the picture seen, the five retrieved, and the sentences.
 
     Parameters
@@ -286,6 +310,8 @@ def result(decoder: Decoder, decoding: Decoding, above: str = "", least: float =
         HTML to stand before it, such as a `notice`.
     least : float
         Confidence below which the decoder would rather not say.
+    surplus : float or None
+        See `sure`.
     """
     candidates, ways = decoder.gallery.candidates, len(decoder.gallery)
     protocol = decoder.gallery.protocol
@@ -315,7 +341,7 @@ def result(decoder: Decoder, decoding: Decoding, above: str = "", least: float =
         if silent:
             says = rather_not(decoding.confidence, least, first, says)
         else:
-            says_sure = sure(decoding.confidence, first)
+            says_sure = sure(decoding.confidence, first, surplus)
     return (
         f'<section class="result{" silent" if silent else ""}">{above}<div class="pictures">'
         f'<div class="seen"><div class="heading"><h2>Seen</h2></div><div class="card">'

@@ -12,6 +12,7 @@ from html import escape
 import gradio as gr
 import numpy as np
 
+from nice_demo.analysis.series import stored
 from nice_demo.decode import BundleDecoder, Decoder, Decoding
 from nice_demo.errors import InputError
 from nice_demo.ui import attribution, cards
@@ -109,6 +110,18 @@ def decode_tab(decoder: Decoder) -> None:
         view = View(of_subject, decoder.encoders(of_subject)[0], ids[0], decoder.repetitions[-1])
         return colour_range(view.decoded_by(decoder).evoked.volts)
 
+    @cache
+    def too_sure(of_subject: str, by: str, looks: int) -> float | None:
+        """Return mean confidence − accuracy over all pictures, where that was measured."""
+        measured = stored(decoder.bundle, "confidence") if has_eeg else None
+        if measured is None or of_subject not in measured.about["subjects"]:
+            return None
+        named = ("encoders", by), ("repetitions", looks)
+        at = [measured.about[axis].index(name) for axis, name in named]
+        at = measured.about["subjects"].index(of_subject), *at
+        hits = measured.arrays["rank"][at] == 1
+        return float(measured.arrays["confidence"][at].mean() - hits.mean())
+
     def scalp_at(decoding: Decoding, milliseconds: float) -> str:
         times, part = decoding.evoked.times, decoding.part
         sample = int(np.abs(times - milliseconds / 1e3).argmin())
@@ -129,7 +142,8 @@ def decode_tab(decoder: Decoder) -> None:
         decoding: Decoding, least: float, milliseconds: float | None, above: str = ""
     ) -> tuple:
         address = json.dumps(address_of(decoding.part, decoder))
-        story = cards.result(decoder, decoding, above, least / 100)
+        surplus = too_sure(decoding.subject, decoding.encoder, decoding.repetitions)
+        story = cards.result(decoder, decoding, above, least / 100, surplus)
         panels = story, "", cards.bars(decoder, decoding), address
         if not has_volts:
             return panels

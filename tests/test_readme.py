@@ -42,9 +42,12 @@ def test_client_example(address, capsys):
     example = commands("python")[0]
     assert "http://127.0.0.1:7860/" in example
     exec(example.replace("http://127.0.0.1:7860/", address))
-    rank, _, ways, *simulated = capsys.readouterr().out.splitlines()[-1].split()
+    whole, part = capsys.readouterr().out.splitlines()[-2:]
+    rank, _, ways, *simulated = whole.split()
     assert 1 <= int(rank) <= int(ways) == 200
     assert simulated[-1] == "True"
+    assert part.startswith("from 17 electrodes, 100 to 400 ms: ")
+    assert 1 <= int(part.split()[-1]) <= 200
 
 
 def test_checkpoint_example(tmp_path, monkeypatch):

@@ -493,7 +493,12 @@ def _comparison_table(compared: list[Comparison]) -> list[str]:
         for row in rows
     ]
     told = COMPARED.format(first=compared[0].reference)
-    return [told, "better in: so many subjects; p: exact McNemar over all trials.", "", *lines]
+    return [
+        told,
+        "better in: so many subjects; p: exact McNemar over all trials, not corrected for their number.",
+        "",
+        *lines,
+    ]
 
 
 def difference_cells(one: PairedDifference) -> tuple[str, str, str]:

@@ -60,7 +60,7 @@ def analyse(recording: Recording, permutations: int = PERMUTATIONS) -> Found:
             f"{bundle.name} has one subject, so that nothing can be transferred from another; "
             "train the bundle on more."
         )
-    series, left_out = [], []
+    series, left_out, about = [], [], {"trained on": bundle.trained_on}
     if bundle.trained_on == OTHER_SUBJECTS:
         left_out.append(
             "Each encoder of this bundle was trained on all subjects but its own, so that no other "
@@ -86,6 +86,7 @@ def analyse(recording: Recording, permutations: int = PERMUTATIONS) -> Found:
         subjects = [subject for subject in bundle.subjects if subject in prepared]
         if recording.subject in subjects and len(subjects) > 1:
             _check_pool(recording.data.folder)
+            about["note"] = NOTE
             axis = Axis("trained on", "", ["own", "the others", "all together"])
             found = pooled(recording, subjects)
             series.append(measure("pooled training", "ridge", RETRAINED, [axis], found, *of_trials))
@@ -96,7 +97,6 @@ def analyse(recording: Recording, permutations: int = PERMUTATIONS) -> Found:
             )
     if not series:
         raise InputError(" ".join(left_out))
-    about = {"note": NOTE, "trained on": bundle.trained_on}
     if left_out:
         about["left_out"] = left_out
     return Found(series, about=about)

@@ -142,7 +142,15 @@ _HELP_SURE = (
 )
 
 
-def sure(confidence: float, name: str, surplus: float | None = None) -> str:
+_HELP_OTHERS = (
+    " It was fitted on the subjects that the encoder was trained on; of a new one it knows less "
+    "than it says."
+)
+
+
+def sure(
+    confidence: float, name: str, surplus: float | None = None, trained_on: str | None = None
+) -> str:
     """Say how sure the decoder is of its first choice, and whether it is right as often.
 
     Parameters
@@ -152,8 +160,10 @@ def sure(confidence: float, name: str, surplus: float | None = None) -> str:
         Of the first choice.
     surplus : float or None
         Mean confidence − accuracy over all pictures, where that was measured.
+    trained_on : str or None
+        See `nice_demo.decode.Decoder`.
     """
-    measured = ""
+    says, measured = _HELP_SURE + _HELP_OTHERS * (trained_on == OTHER_SUBJECTS), ""
     if surplus is not None:
         points = abs(round(100 * surplus))
         unit, kind = "point" if points == 1 else "points", "surer" if surplus > 0 else "less sure"
@@ -164,7 +174,7 @@ def sure(confidence: float, name: str, surplus: float | None = None) -> str:
         )
     return (
         f'<div class="sure"><span>It is <b>{percent(confidence)}\u202f%</b> sure of '
-        f"“{escape(name)}”.{measured}</span>{explained('How sure', _HELP_SURE)}</div>"
+        f"“{escape(name)}”.{measured}</span>{explained('How sure', says)}</div>"
     )
 
 
@@ -341,7 +351,7 @@ def result(
         if silent:
             says = rather_not(decoding.confidence, least, first, says)
         else:
-            says_sure = sure(decoding.confidence, first, surplus)
+            says_sure = sure(decoding.confidence, first, surplus, decoder.trained_on)
     return (
         f'<section class="result{" silent" if silent else ""}">{above}<div class="pictures">'
         f'<div class="seen"><div class="heading"><h2>Seen</h2></div><div class="card">'

@@ -495,7 +495,7 @@ def _comparison_table(compared: list[Comparison]) -> list[str]:
     told = COMPARED.format(first=compared[0].reference)
     return [
         told,
-        "better in: so many subjects; p: exact McNemar over all trials, not corrected for their number.",
+        "better in: so many subjects; p: exact McNemar over all trials, not corrected for so many.",
         "",
         *lines,
     ]

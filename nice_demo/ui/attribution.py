@@ -303,7 +303,10 @@ def _completeness(found: Map) -> str:
 def _words(found: Map, name: str) -> str:
     """Say what the colours mean, which have one range for a subject, an encoder and a kind."""
     if found.kind == "attention":
-        means = "Share of attention that each electrode gets, whatever the picture"
+        means = (
+            "Share of attention that each electrode gets, whatever the picture; on phantoms, that "
+            "isn't where the information is (Evidence)"
+        )
     elif found.unit == COSINE:
         means = f"What each adds to the cosine similarity to {name}: red for, blue against"
     else:

@@ -125,8 +125,8 @@ def test_the_table_holds_the_bundles_metrics(evidence, whole):
 @pytest.mark.parametrize(
     ("gains", "verdict"),
     [
-        ([0.05, 0.06, 0.07], "helps here"),
-        ([-0.05, -0.06, -0.07], "does harm here"),
+        ([0.05, 0.06, 0.07], "does better here"),
+        ([-0.05, -0.06, -0.07], "does worse here"),
         ([-0.05, 0.06, 0.01], "makes no difference that could be told from none"),
     ],
 )

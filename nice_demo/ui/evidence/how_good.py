@@ -90,9 +90,13 @@ def does_attention_help(evidence: Evidence, choice: Choice) -> list[str]:
         mean, low, high = paired(with_it - without)
         kind = {"nice-sa": "self-attention", "nice-ga": "graph attention"}[encoder]
         if low > 0:
-            verdict = f"{kind} over channels helps here."
+            verdict = (
+                f"{kind} over channels does better here, if the luck of one training is left aside."
+            )
         elif high < 0:
-            verdict = f"{kind} over channels does harm here."
+            verdict = (
+                f"{kind} over channels does worse here, if the luck of one training is left aside."
+            )
         else:
             verdict = f"{kind} over channels makes no difference that could be told from none."
         n = len(hits)

@@ -13,12 +13,12 @@ from test_browser import PHONE, chromium, context, sync_api, visit  # noqa: F401
 from nice_demo.analysis.series import RETRAINED, Analysis
 from nice_demo.bundle import Bundle
 from nice_demo.decode import BundleDecoder
+from nice_demo.retrieval import t_interval
 from nice_demo.ui.cards import percent
 from nice_demo.ui.evidence import figures as draw
 from nice_demo.ui.evidence.how_good import does_attention_help
 from nice_demo.ui.evidence.sections import PANELS
 from nice_demo.ui.evidence.store import Choice, Evidence
-from nice_demo.ui.evidence.words import paired
 from nice_demo.ui.page import page
 
 ENCODERS = ["nice", "ridge"]
@@ -146,7 +146,7 @@ def test_whether_attention_helps_is_said_from_paired_intervals(evidence, gains, 
     (sentence,) = does_attention_help(Stub(), CHOICES[0])
     assert verdict in sentence and "paired, 3 subjects, one training each, top-1" in sentence
     oracle = stats.ttest_1samp(gains, 0).confidence_interval(0.95)
-    np.testing.assert_allclose(paired(gains)[1:], [oracle.low, oracle.high], rtol=1e-9)
+    np.testing.assert_allclose(t_interval(gains)[1:], [oracle.low, oracle.high], rtol=1e-9)
 
 
 def test_curves_are_the_series_accuracies(evidence):

@@ -27,7 +27,7 @@ from scipy import stats
 
 from nice_demo.analysis.series import LEVEL, PERMUTATIONS, Found, Recording
 from nice_demo.encoders import embed
-from nice_demo.retrieval import ranks, wilson
+from nice_demo.retrieval import ranks, t_interval, wilson
 
 DRAWS = 1000  # of the bootstrap
 FIGURES = (
@@ -375,11 +375,8 @@ def over_subjects(figures: np.ndarray, null: np.ndarray) -> np.ndarray:
     array of shape (n_figures, 6)
         Intervals are t intervals over subjects, NaN with one.
     """
-    n, value, of_shuffles = len(figures), figures[:, :, 0], null.mean(0)
-    mean, half = value.mean(0), np.full(figures.shape[1], np.nan)
-    if n > 1:
-        half = stats.t.ppf(0.975, n - 1) * value.std(0, ddof=1) / np.sqrt(n)
+    mean, low, high = t_interval(figures[:, :, 0])
     # The shuffles are kept as float32: a share that equals the value's may be a little less.
-    tested = [_test(*one, LEVEL, 1e-6) for one in zip(mean, of_shuffles, strict=True)]
+    tested = [_test(*one, LEVEL, 1e-6) for one in zip(mean, null.mean(0), strict=True)]
     chance = figures[:, :, 3].mean(0)
-    return np.column_stack([mean, mean - half, mean + half, chance, *np.transpose(tested)])
+    return np.column_stack([mean, low, high, chance, *np.transpose(tested)])

@@ -25,7 +25,7 @@ from nice_demo.eegset import DataSet
 from nice_demo.encoders import embed
 from nice_demo.errors import InputError, one_line
 from nice_demo.files import complete_file
-from nice_demo.retrieval import ranks, similarity, wilson
+from nice_demo.retrieval import ranks, similarity, t_interval, wilson
 
 TOPS = (1, 5)  # accuracies are shares of trials whose picture is among so many candidates
 PERMUTATIONS = 1000
@@ -321,11 +321,7 @@ class Series:
         threshold = float(self.thresholds[TOPS.index(top), place])
         chance = top / self.ways
         if subject is None:
-            value, n = hits.mean(0), len(hits)
-            half = np.full_like(value, np.nan)
-            if n > 1:
-                half = stats.t.ppf(0.975, n - 1) * hits.std(0, ddof=1) / np.sqrt(n)
-            return Accuracy(value, value - half, value + half, chance, threshold)
+            return Accuracy(*t_interval(hits), chance, threshold)
         trials = self.ranks.shape[-1]
         value = hits[place]
         ends = np.array([wilson(share * trials, trials) for share in value.ravel()])

@@ -26,7 +26,6 @@ In flows a `Recording`, out flow arrays for the leaderboard and for drawing foun
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 from torch import nn
 
 from nice_demo.analysis.series import Analysis, Found, Recording
@@ -45,6 +44,7 @@ from nice_demo.explain import (
     space_of,
     summary,
 )
+from nice_demo.retrieval import t_interval
 
 PICTURES = 24
 WEIGHTS = ("trained", "untrained")
@@ -285,12 +285,7 @@ def leaderboard(analysis: Analysis, figure: str = "channels") -> list[Row]:
 
 
 def _estimate(values: np.ndarray) -> Estimate:
-    n, mean = len(values), float(values.mean())
-    if n < 2:
-        return Estimate(mean, np.nan, np.nan)
-    # Student's quantile, as stats.t.ppf gives it a thousand times slower.
-    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / np.sqrt(n))
-    return Estimate(mean, mean - half, mean + half)
+    return Estimate(*map(float, t_interval(values)))
 
 
 def lesson(rows: list[Row], figure: str = "channels") -> list[str]:

@@ -21,6 +21,12 @@ from nice_demo.gallery import Candidate
 from nice_demo.pictures import picture_file, shows_concept_only
 from nice_demo.retrieval import PROTOCOLS, Metrics, Proportion
 
+ENCODER_NAMES = {
+    "nice": "NICE",
+    "nice-sa": "NICE-SA",
+    "nice-ga": "NICE-GA",
+    "ridge": "ridge regression",
+}
 CARDS = 5
 BARS = 10
 THUMBNAIL = 320  # pixels, of photographs; the largest card is half of that

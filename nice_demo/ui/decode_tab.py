@@ -22,12 +22,6 @@ from nice_demo.ui.headmap import colour_range, headmap
 from nice_demo.ui.part_controls import BARE, electrode_switches, shuffle_buttons, window_sliders
 from nice_demo.ui.view import View, address_of, opening_view, view_of, view_of_address
 
-ENCODER_NAMES = {
-    "nice": "NICE",
-    "nice-sa": "NICE-SA",
-    "nice-ga": "NICE-GA",
-    "ridge": "ridge regression",
-}
 MOMENT = 0.172  # s, of the first scalp map: about when the response to objects peaks
 SHUFFLES = 100  # at once
 
@@ -286,7 +280,7 @@ def _who_and_what(decoder: Decoder, opening: View) -> list[gr.Dropdown]:
     """Make subject, encoder and picture; one with a single choice isn't shown."""
     subjects = [(f"Phantom {s}" if decoder.simulated else s, s) for s in decoder.subjects]
     encoders = list(dict.fromkeys(e for s in decoder.subjects for e in decoder.encoders(s)))
-    labelled = [(ENCODER_NAMES.get(name, name), name) for name in encoders]
+    labelled = [(cards.ENCODER_NAMES.get(name, name), name) for name in encoders]
     pictures = [(candidate.name, candidate.id) for candidate in decoder.gallery.candidates]
     # A name alone must say which picture is meant.
     names = [name for name, _ in pictures]

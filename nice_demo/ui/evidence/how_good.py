@@ -4,13 +4,13 @@ from html import escape
 
 import numpy as np
 
-from nice_demo.retrieval import Metrics
+from nice_demo.retrieval import Metrics, t_interval
 from nice_demo.ui.cards import percent
 from nice_demo.ui.evidence import figures as draw
 from nice_demo.ui.evidence.panel import Drawn, Panel
 from nice_demo.ui.evidence.published import CENTRES, WITHIN_SUBJECTS
 from nice_demo.ui.evidence.store import Choice, Evidence
-from nice_demo.ui.evidence.words import caption, difference, name_of, paired, says
+from nice_demo.ui.evidence.words import caption, difference, name_of, says
 
 
 def table(evidence: Evidence, choice: Choice) -> Drawn:
@@ -44,7 +44,7 @@ def table(evidence: Evidence, choice: Choice) -> Drawn:
         measured = [evidence.metrics.get((subject, encoder)) for subject in subjects]
         if len(subjects) > 1 and all(measured):
             tops = [[m.top1.value for m in measured], [m.top5.value for m in measured]]
-            means.append(cell(*map(paired, tops)))
+            means.append(cell(*map(t_interval, tops)))
         else:
             means.append('<td colspan="2" class="none">–</td>')
     last = []
@@ -87,7 +87,7 @@ def does_attention_help(evidence: Evidence, choice: Choice) -> list[str]:
         if not hits:
             continue
         with_it, without = np.transpose(hits)
-        mean, low, high = paired(with_it - without)
+        mean, low, high = t_interval(with_it - without)
         kind = {"nice-sa": "self-attention", "nice-ga": "graph attention"}[encoder]
         if low > 0:
             verdict = (

@@ -7,12 +7,13 @@ import numpy as np
 from nice_demo.analysis.meaning import over_subjects, percentiles
 from nice_demo.analysis.series import Analysis
 from nice_demo.errors import InputError
+from nice_demo.retrieval import t_interval
 from nice_demo.ui.cards import percent, two_digits
 from nice_demo.ui.evidence import figures as draw
 from nice_demo.ui.evidence.figures import Curve
 from nice_demo.ui.evidence.panel import Drawn, Panel
 from nice_demo.ui.evidence.store import Choice, Evidence
-from nice_demo.ui.evidence.words import caption, name_of, number, paired, says, share
+from nice_demo.ui.evidence.words import caption, name_of, number, says, share
 
 
 def similarities(evidence: Evidence, choice: Choice) -> Drawn:
@@ -143,7 +144,7 @@ def _mean_of_categories(of_each: np.ndarray) -> np.ndarray:
         if not len(known):
             rows.append([np.nan] * 6)
             continue
-        rows.append([*paired(known[:, 0]), known[:, 3].mean(), np.nan, np.nan])
+        rows.append([*t_interval(known[:, 0]), known[:, 3].mean(), np.nan, np.nan])
     return np.array(rows)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from html import escape
 
 from nice_demo.analysis.series import Accuracy, Series
+from nice_demo.retrieval import t_interval
 from nice_demo.ui.evidence import figures as draw
 from nice_demo.ui.evidence.panel import Drawn
 from nice_demo.ui.evidence.store import Choice, Evidence
@@ -13,7 +14,6 @@ from nice_demo.ui.evidence.words import (
     caption,
     difference,
     label,
-    paired,
     says,
     spoken_of,
 )
@@ -79,6 +79,6 @@ def without(one: Series, found: Accuracy, names: list[str], choice: Choice) -> s
     text = f"without {names[worst]} most is lost, {at(found, worst)} of {at(found, whole)} remain"
     if choice.subject is None and len(one.subjects) > 1:
         hits = (one.ranks <= choice.top).mean(-1)
-        lost = paired(hits[:, worst] - hits[:, whole])
+        lost = t_interval(hits[:, worst] - hits[:, whole])
         text += f" (paired over subjects {difference(*lost)})"
     return text

@@ -4,6 +4,7 @@ from html import escape
 
 import numpy as np
 
+from nice_demo.retrieval import t_interval
 from nice_demo.ui.cards import percent
 from nice_demo.ui.evidence import figures as draw
 from nice_demo.ui.evidence.panel import Drawn, Panel
@@ -16,7 +17,6 @@ from nice_demo.ui.evidence.words import (
     difference,
     label,
     main_series,
-    paired,
     says,
     share,
 )
@@ -45,8 +45,8 @@ def subjects_matrix(evidence: Evidence, choice: Choice) -> Drawn:
     name = escape(label(one))
     if choice.subject is None:
         said = (
-            f"{name} reads its own subject with {share(*paired(own))} and others' with "
-            f"{share(*paired(others))} (mean over subjects, t interval)"
+            f"{name} reads its own subject with {share(*t_interval(own))} and others' with "
+            f"{share(*t_interval(others))} (mean over subjects, t interval)"
         )
     else:
         place = one.subjects.index(choice.subject)
@@ -78,7 +78,7 @@ def pooled(evidence: Evidence, choice: Choice) -> Drawn:
     said = f"{escape(label(one))} on training trials: " + ", ".join(parts)
     if "own" in points and "all together" in points and choice.subject is None:
         hits = (one.ranks <= choice.top).mean(-1)
-        gain = paired(hits[:, points.index("all together")] - hits[:, points.index("own")])
+        gain = t_interval(hits[:, points.index("all together")] - hits[:, points.index("own")])
         if gain[1] > 0:
             verdict = "pooling subjects helps"
         elif gain[2] < 0:

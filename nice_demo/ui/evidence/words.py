@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
-from scipy.special import stdtrit
 
 from nice_demo.analysis.series import AS_TRAINED, RETRAINED, Accuracy, Series
-from nice_demo.ui.cards import percent, two_digits
+from nice_demo.ui.cards import ENCODER_NAMES, percent, two_digits
 from nice_demo.ui.evidence.store import Choice, Evidence
 
-NAMES = {"nice": "NICE", "nice-sa": "NICE-SA", "nice-ga": "NICE-GA", "ridge": "ridge regression"}
 _WORDS = {3: "three", 5: "five", 10: "ten"}
 
 
@@ -19,7 +17,7 @@ _WORDS = {3: "three", 5: "five", 10: "ten"}
 
 def name_of(encoder: str) -> str:
     """Return an encoder's name as the page writes it."""
-    return NAMES.get(encoder, encoder)
+    return ENCODER_NAMES.get(encoder, encoder)
 
 
 def label(series: Series) -> str:
@@ -58,17 +56,6 @@ def difference(value: float, low: float, high: float) -> str:
     sign = "+" if round(100 * value, 1) > 0 else ""
     interval = "" if np.isnan(low) else f" ({points(low)} to {points(high)})"
     return f"{sign}{points(value)} points{interval}"
-
-
-def paired(differences: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean of differences and its 95 % t interval; NaN with fewer than two."""
-    differences = np.asarray(differences, float)
-    n, mean = len(differences), float(differences.mean())
-    if n < 2:
-        return mean, np.nan, np.nan
-    # Student's quantile, as stats.t.ppf gives it a thousand times slower.
-    half = float(stdtrit(n - 1, 0.975) * differences.std(ddof=1) / np.sqrt(n))
-    return mean, mean - half, mean + half
 
 
 def number(value: float, low: float, high: float) -> str:

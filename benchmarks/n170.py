@@ -6,8 +6,8 @@
 In: single trials of a four-channel headband (``muse_n170/epochs.npz``; faces and houses). For each
 subject with more than one run, each run is held out once: the other runs become the training
 trials of a data folder (`nice_demo.eegset`), the held-out run its test trials, and NICE is trained
-by `nice_demo.train.train_encoder` as on any other data. Out: the area under the ROC curve (AUC) of
-NICE and of shrinkage LDA on the same held-out trials.
+by `nice_demo.training.train_encoder` as on any other data. Out: the area under the ROC curve (AUC)
+of NICE and of shrinkage LDA on the same held-out trials.
 
 **A trial is a condition.** It belongs to one of two concepts, "face" and "house", and all trials of
 a concept have the same embedding. The other way, two conditions with the trials as repetitions,
@@ -49,7 +49,8 @@ from nice_demo.gallery import Candidate, Gallery
 from nice_demo.montage import Montage
 from nice_demo.preparation import shrunk_covariance, whitening_matrix
 from nice_demo.retrieval import similarity
-from nice_demo.train import Settings, train_encoder
+from nice_demo.settings import Settings
+from nice_demo.training import train_encoder
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "muse_n170" / "epochs.npz"
 SFREQ = 256.0  # Hz

@@ -13,7 +13,7 @@ from nice_demo.files import write_json
 from nice_demo.gallery import Candidate, Gallery
 from nice_demo.montage import CHANNELS, Montage, flat_positions, positions
 from nice_demo.settings import Settings
-from nice_demo.train import fit_ridge
+from nice_demo.training import fit_ridge
 
 DIM, TIMES = 6, 20
 CONCEPTS, PICTURES, TEST = 60, 3, 40
@@ -77,7 +77,7 @@ def make_coded_data(
 
 
 def ridge(eeg, data: DataSet):
-    """Fit the ridge that `nice_demo.train` fits, on one subject's training trials or several's."""
+    """Fit the ridge of `nice_demo.training` on one subject's training trials or several's."""
     concepts = [candidate.concept for candidate in data.train_gallery.candidates]
     return fit_ridge(eeg, data.train_gallery.embeddings, concepts, SETTINGS, SEED).selected
 

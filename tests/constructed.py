@@ -16,7 +16,7 @@ from nice_demo.encoders.ridge import Ridge
 from nice_demo.files import write_json
 from nice_demo.gallery import Candidate, Gallery
 from nice_demo.retrieval import ranks, similarity
-from nice_demo.train import RIDGE_STRENGTHS
+from nice_demo.training import RIDGE_STRENGTHS
 
 DIM, CONCEPTS, PER, TEST = 8, 50, 4, 30
 CHANNELS = ["P7", "O1", "O2"]

@@ -15,7 +15,8 @@ from nice_demo.bundle import Bundle
 from nice_demo.eegset import DataSet, EEGSet
 from nice_demo.files import write_json
 from nice_demo.gallery import Candidate, Gallery
-from nice_demo.train import Settings, fit_ridge
+from nice_demo.settings import Settings
+from nice_demo.training import fit_ridge
 
 
 @pytest.fixture(scope="module")

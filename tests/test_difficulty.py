@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from nice_demo.settings import Settings
 from nice_demo.sources.phantom import difficulty
 from nice_demo.sources.phantom.head import GAINS
-from nice_demo.train import Settings
 
 SETTINGS = Settings(epochs=14, batch=30, lr=2e-3, schedule="one-cycle", dropout=0.25)
 WAYS = 12

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from sentences import refuses
 from tiny import make_stored_data
 
-from nice_demo import evaluate, report, train
+from nice_demo import evaluate, report, train, training
 from nice_demo.bundle import OTHER_SUBJECTS, SAME_SUBJECT, Bundle, open_centres, write_manifest
 from nice_demo.contrastive import ContrastiveLoss
 from nice_demo.eegset import DataSet, EEGSet
@@ -21,7 +21,8 @@ from nice_demo.encoders import open_encoder
 from nice_demo.encoders.ridge import Ridge
 from nice_demo.gallery import Candidate, Gallery
 from nice_demo.retrieval import metrics
-from nice_demo.train import Settings, fit_ridge, held_out, train_encoder
+from nice_demo.settings import Settings, held_out
+from nice_demo.training import fit_ridge, train_encoder
 from nice_demo.training_data import TrainingData, check_pool, other_subjects
 
 CPU = torch.device("cpu")
@@ -253,7 +254,7 @@ def test_checkpoint_of_a_pool_goes_on(three, tmp_path):
     whole = trained(1, None, settings)
     place = tmp_path / "run.checkpoint"
     with pytest.MonkeyPatch.context() as broken:
-        broken.setattr(train.Course, "add", stops_after(train.Course.add, 2))
+        broken.setattr(training.Course, "add", stops_after(training.Course.add, 2))
         with pytest.raises(ZeroDivisionError):
             trained(1, place, settings)
     resumed = trained(1, place, settings)

@@ -25,7 +25,7 @@ from nice_demo.encoders import embed
 from nice_demo.errors import InputError
 from nice_demo.retrieval import ranks
 from nice_demo.settings import Settings, held_out
-from nice_demo.train import RIDGE_STRENGTHS, fit_ridge
+from nice_demo.training import RIDGE_STRENGTHS, fit_ridge
 
 
 @pytest.fixture(scope="module")

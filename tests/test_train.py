@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from tiny import make_stored_data
 
-from nice_demo import __version__, assemble, train
+from nice_demo import __version__, assemble, train, training
 from nice_demo.assemble import fit_temperatures, one_of_each
 from nice_demo.bundle import SCHEMA, Bundle
 from nice_demo.calibration import at_more_repetitions, temperature
@@ -24,8 +24,10 @@ from nice_demo.eegset import DataSet, EEGSet
 from nice_demo.encoders import embed, open_encoder
 from nice_demo.errors import InputError
 from nice_demo.retrieval import binomial_p
+from nice_demo.settings import PAPER, PHANTOM, Settings, held_out
 from nice_demo.sources.phantom.held_out import single_trials
-from nice_demo.train import PAPER, PHANTOM, Settings, TrainingData, held_out, train_encoder
+from nice_demo.training import train_encoder
+from nice_demo.training_data import TrainingData
 
 CPU = torch.device("cpu")
 QUICK = ["--epochs", "3", "--batch", "20", "--lr", "1e-3", "--subjects", "1"]
@@ -143,7 +145,7 @@ def test_validation_never_trains(stored_data, monkeypatch):
     concepts = [c.concept for c in data.train_gallery.candidates]
     asked = {"train": set(), "validate": set()}
     state = {"mode": "train"}
-    read, validate = TrainingData.rows, train._validate
+    read, validate = TrainingData.rows, training._validate
 
     def rows(self, which):
         asked[state["mode"]] |= set(which.tolist())
@@ -157,7 +159,7 @@ def test_validation_never_trains(stored_data, monkeypatch):
             state["mode"] = "train"
 
     monkeypatch.setattr(TrainingData, "rows", rows)
-    monkeypatch.setattr(train, "_validate", validates)
+    monkeypatch.setattr(training, "_validate", validates)
     settings = Settings(epochs=2, batch=7)
     train_encoder(data.subject(1), data.train_gallery.embeddings, concepts, settings, 1, CPU)
     assert asked["train"] | asked["validate"] == set(range(60))
@@ -179,7 +181,7 @@ def test_selected_is_the_epoch_of_least_validation_loss(stored_data):
     validates = held_out(concepts, settings, 1)
     rows = TrainingData(eeg, False, CPU).rows(np.flatnonzero(validates))
     with torch.inference_mode():
-        again = train.ContrastiveLoss()(
+        again = training.ContrastiveLoss()(
             run.selected(rows), torch.from_numpy(pictures[validates]), torch.arange(validates.sum())
         )
     assert again.item() == pytest.approx(min(losses), abs=1e-5)

@@ -5,7 +5,7 @@ trials serves many fits: fewer features are a part of the sums, more subjects th
 
 Training trials flow in (`nice_demo.eegset`), `Linear` decoders flow out. Features are weighted sums
 over time, those of a channel side by side. With `forty_ms`, the decoder is the `Ridge` that
-`nice_demo.train` fits: the same averages, the same held-out pictures, the same choice of strength.
+`nice_demo.training` fits: the same averages, held-out pictures and choice of strength.
 """
 
 import math
@@ -22,7 +22,7 @@ from nice_demo.encoders.ridge import WINDOW, Sums
 from nice_demo.errors import InputError
 from nice_demo.retrieval import ranks, similarity
 from nice_demo.settings import Settings, held_out
-from nice_demo.train import RIDGE_STRENGTHS
+from nice_demo.training import RIDGE_STRENGTHS
 from nice_demo.training_data import TrainingData
 
 ROWS = 1000  # trials at once

@@ -28,10 +28,11 @@ from nice_demo.encoders import embed
 from nice_demo.errors import command
 from nice_demo.montage import CHANNELS
 from nice_demo.retrieval import ranks, similarity
+from nice_demo.settings import PHANTOM, Settings
 from nice_demo.sources.phantom.head import make_phantom
 from nice_demo.sources.phantom.prepare import SEED, training_averages
 from nice_demo.sources.phantom.trials import SFREQ, TEST_REPETITIONS
-from nice_demo.train import PHANTOM, Settings, train_encoder
+from nice_demo.training import train_encoder
 
 # Top-1 of NICE in each subject of THINGS-EEG2, as listed in arXiv 2503.04207, Table 1.
 PUBLISHED = {

@@ -4,14 +4,16 @@ Song et al., "Decoding Natural Images from EEG for Object Recognition", ICLR 202
 EEG of shape (batch, channels, times) flows in, embeddings of shape (batch, dim) flow out.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nice_demo.encoders.blocks import KERNEL, STRIDE, Convolutions, Dropout, RunningMean, patches
 from nice_demo.errors import InputError, one_line
 
-KERNEL = 25  # samples of the temporal convolution
-POOL, STRIDE = 51, 5  # samples of the average pooling
+POOL = 51  # samples of the average pooling; it goes on by STRIDE
 
 
 class NICE(nn.Module):
@@ -27,6 +29,8 @@ class NICE(nn.Module):
     * It is linear, so the mean and variance that batch normalisation needs follow from the mean
       and covariance of the patches; normalisation folds into the convolution's weights.
 
+    On a CPU both convolutions go block by block besides (`nice_demo.encoders.blocks`).
+
     Parameters
     ----------
     channels : int
@@ -40,11 +44,23 @@ class NICE(nn.Module):
     dropout : float
         Probability, in both places where the paper has it.
 
+    Attributes
+    ----------
+    in_blocks : bool
+        Whether a CPU computes block by block; else by ordinary operations of the whole batch, as
+        on a GPU. Several models in one (``torch.func.vmap``) need the latter.
+    joint : callable or None
+        Where a batch is spread over processes: sums a tensor over all of them. Statistics of the
+        batch are then those of the whole.
+
     Raises
     ------
     InputError
         For fewer than 75 samples or less than one channel.
     """
+
+    in_blocks: bool = True
+    joint: Callable[[Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -76,7 +92,7 @@ class NICE(nn.Module):
         self.project = nn.Linear(tokens * filters, dim)
         self.residual = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.apply(_initialise)
 
     def forward(self, eeg: Tensor) -> Tensor:
@@ -100,35 +116,47 @@ class NICE(nn.Module):
 
     def temporal_spatial(self, eeg: Tensor) -> Tensor:
         """Convolve in time and over channels: EEG → (batch, filters, tokens)."""
-        batch = len(eeg)
-        patches = _running_mean(eeg, POOL).unfold(2, KERNEL, STRIDE)  # (batch, ch, tokens, 25)
-        tokens = patches.shape[2]
-        patches = patches.transpose(1, 2).reshape(-1, KERNEL)  # (batch · tokens · channels, 25)
-        weight, bias = self._normalised_temporal(patches)
-        # In place: this is the largest array by far, and nothing needs it from before the ELU.
-        activity = functional.elu(torch.addmm(bias, patches, weight.T), inplace=True)
-        activity = activity.view(batch * tokens, -1)  # (batch · tokens, channels · filters)
-        spatial = self.spatial.weight.squeeze(3).transpose(1, 2).flatten(1)
-        mixed = torch.addmm(self.spatial.bias, activity, spatial.T)  # (batch · tokens, filters)
-        return self.spatial_norm(mixed.view(batch, tokens, 1, -1).permute(0, 3, 1, 2)).squeeze(3)
+        in_blocks = self.in_blocks and eeg.device.type == "cpu"
+        mean = RunningMean.apply(eeg, POOL) if in_blocks else _running_mean(eeg, POOL)
+        spatial = self.spatial.weight.squeeze(3).transpose(1, 2).flatten(1).T
+        with torch.autocast(eeg.device.type, enabled=False):  # statistics in single precision
+            temporal = self._normalised_temporal(mean)
+        if in_blocks:
+            mixed = Convolutions.apply(mean, temporal, spatial.contiguous())
+        else:
+            cut = patches(mean)
+            activity = functional.elu(cut.flatten(0, 2) @ temporal, inplace=True)
+            mixed = activity.view(cut.shape[0] * cut.shape[1], -1) @ spatial
+        mixed = self._normalised_spatial(mixed + self.spatial.bias)
+        return mixed.unflatten(0, (len(eeg), -1)).transpose(1, 2)
 
-    def _normalised_temporal(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Fold `temporal_norm` into the temporal convolution: (filters, 25) and (filters,)."""
+    def _normalised_temporal(self, mean: Tensor) -> Tensor:
+        """Fold `temporal_norm` into the temporal convolution: (26, filters), last row the bias."""
         weight, bias, norm = self.temporal.weight.flatten(1), self.temporal.bias, self.temporal_norm
         if self.training:
-            count = len(patches)
-            centre = patches.mean(0)
-            covariance = patches.T @ patches / count - torch.outer(centre, centre)
+            sums = _patch_sums(mean)
+            count, total, products = map(self.joint, sums) if self.joint else sums
+            centre = total / count
+            covariance = products / count - torch.outer(centre, centre)
             mean = weight @ centre + bias
             variance = ((weight @ covariance) * weight).sum(1)
-            with torch.no_grad():
-                norm.num_batches_tracked += 1
-                norm.running_mean.lerp_(mean, norm.momentum)
-                norm.running_var.lerp_(variance * count / max(count - 1, 1), norm.momentum)
+            _follow(norm, mean, variance, count)
         else:
             mean, variance = norm.running_mean, norm.running_var
         scale = norm.weight / torch.sqrt(variance + norm.eps)
-        return weight * scale[:, None], norm.bias + (bias - mean) * scale
+        weight, bias = weight * scale[:, None], norm.bias + (bias - mean) * scale
+        return torch.cat([weight.T, bias[None]])
+
+    def _normalised_spatial(self, mixed: Tensor) -> Tensor:
+        """Apply `spatial_norm` to (batch · tokens, filters)."""
+        norm = self.spatial_norm
+        if self.joint is None or not self.training:
+            return norm(mixed[:, :, None, None]).flatten(1)
+        count = self.joint(mixed.new_full((), len(mixed)))
+        mean = self.joint(mixed.sum(0)) / count
+        variance = self.joint(((mixed - mean) ** 2).sum(0)) / count
+        _follow(norm, mean, variance, count)
+        return (mixed - mean) / torch.sqrt(variance + norm.eps) * norm.weight + norm.bias
 
 
 class LiteralNICE(NICE):
@@ -220,9 +248,33 @@ def _read_weights(path: str) -> dict[str, Tensor]:
 
 
 def _running_mean(eeg: Tensor, width: int) -> Tensor:
-    """Average over `width` neighbouring samples: (…, times) → (…, times − width + 1)."""
+    """Do what `RunningMean` does, by ordinary operations."""
     total = functional.pad(eeg.cumsum(-1), (1, 0))
-    return (total[..., width:] - total[..., :-width]) / width
+    return (total[..., width:] - total[..., :-width]).div_(width)
+
+
+def _patch_sums(mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return how many patches (batch, channels, samples) has, their sum and their products' sum.
+
+    Of shape (), (25,) and (25, 25). Patches overlap: the products of all pairs of samples hold
+    those of each token's patch, and are less work.
+    """
+    rows = mean.to(torch.promote_types(mean.dtype, torch.float32)).flatten(0, 1)
+    half = rows.detach().T @ rows  # whose gradient is one matrix product, not two alike
+    pairs = (half + half.T - half.detach()).unfold(0, KERNEL, STRIDE).unfold(1, KERNEL, STRIDE)
+    total = rows.sum(0).unfold(0, KERNEL, STRIDE).sum(0)
+    products = pairs.diagonal(dim1=0, dim2=1).sum(2)  # over tokens
+    return rows.new_tensor(len(rows) * len(pairs)), total, products
+
+
+@torch.no_grad()
+def _follow(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    """Let running statistics follow a batch's, as `BatchNorm2d` does."""
+    variance = variance * count / (count - 1).clamp(min=1)
+    norm.num_batches_tracked += 1
+    # Not lerp_: torch.func.vmap, which trains several models as one, doesn't know it.
+    norm.running_mean += norm.momentum * (mean - norm.running_mean)
+    norm.running_var += norm.momentum * (variance - norm.running_var)
 
 
 def _initialise(module: nn.Module) -> None:

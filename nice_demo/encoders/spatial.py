@@ -22,6 +22,7 @@ first sample only. Here is what the paper means. Where paper and code leave a ch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nice_demo.encoders.blocks import Dropout
 from nice_demo.encoders.nice import NICE
 
 QUERY = 64  # length of queries and keys
@@ -52,7 +53,7 @@ class SelfAttention(nn.Module):
         # Without biases: a key's would change nothing, and the norm's does what a query's would.
         self.query = nn.Linear(times, QUERY, bias=False)
         self.key = nn.Linear(times, QUERY, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         for linear in (self.query, self.key):
             nn.init.xavier_normal_(linear.weight)  # as published: weights differ from the start
 
@@ -95,7 +96,7 @@ class GraphAttention(nn.Module):
         self.features = nn.Linear(times, times, bias=False)
         self.attending = nn.Linear(times, 1, bias=False)
         self.attended = nn.Linear(times, 1, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         for linear in (self.features, self.attending, self.attended):
             nn.init.xavier_uniform_(linear.weight)  # Glorot, as in Veličković et al.
 

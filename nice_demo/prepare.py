@@ -94,6 +94,15 @@ def _parser() -> argparse.ArgumentParser:
         help="what the noise covariance of --from raw comes from (both: test trials too)",
     )
     things.add_argument(
+        "--jobs", type=int, default=-1, help="sessions of --from raw read at once (-1: one a core)"
+    )
+    things.add_argument(
+        "--memory",
+        type=float,
+        help="GB that --from raw may take; fewer sessions are read at once where they don't fit "
+        "(default: three quarters of what is available)",
+    )
+    things.add_argument(
         "--image-model",
         default="openai/clip-vit-large-patch14",
         help="a CLIP-like model of the Hub, or its folder",
@@ -140,6 +149,8 @@ def _prepare(options: argparse.Namespace) -> None:
             keep_downloads=options.keep_downloads,
             accepted=options.accept_licence,
             whiten=options.whiten,
+            jobs=options.jobs,
+            memory=options.memory,
             image_model=options.image_model,
             revision=options.revision,
             device=options.device,

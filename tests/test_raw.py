@@ -1,9 +1,14 @@
 """Raw recordings → EEG set: against plain loops, scikit-learn and SciPy, and what is refused."""
 
+import contextlib
+import os
 import shutil
+import signal
+import threading
 
 import mne
 import numpy as np
+import psutil
 import pytest
 from fake_things import (
     AMPLIFIER,
@@ -20,6 +25,7 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.preprocessing import StandardScaler
 
 from nice_demo.eegset import EEGSet, new_array
+from nice_demo.errors import command
 from nice_demo.montage import CHANNELS
 from nice_demo.sources.things_eeg2 import pickles, raw
 
@@ -417,3 +423,90 @@ def test_fakes_are_pickles_of_old(sessions):
     start = path.read_bytes()[:400]
     assert b"numpy.core.multiarray" in start
     assert b"numpy._core" not in start
+
+
+# ---------------------------------------------------------------- several sessions at once
+
+
+def readers():
+    """Return the processes that read sessions and are still there."""
+    lines = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            lines.append(" ".join(process.cmdline()))
+    return [line for line in lines if "LokyProcess" in line]
+
+
+def test_several_at_once_write_the_same_bytes(sessions, tmp_path):
+    path = zip_folder(sessions, tmp_path / "sub-01.zip")
+    written = []
+    for jobs in (1, 2):
+        place = tmp_path / f"{jobs}"
+        convert(path, place, whiten="both", jobs=jobs)
+        written.append({file.name: file.read_bytes() for file in place.iterdir()})
+    assert sorted(written[0]) == ["meta.json", "test.safetensors", "train.safetensors"]
+    assert written[0] == written[1]
+
+
+def test_a_damaged_session_ends_them_all(recorded, sessions, tmp_path, capfd):
+    copy = changed(sessions, tmp_path, 3, "training", with_nan(recorded[3, "training"]))
+    path = zip_folder(copy, tmp_path / "sub-01.zip")
+    place = tmp_path / "out"
+    main = command(lambda argv: raw.convert(path, place, 1, **SIZE, jobs=2))
+    assert main([]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith(f"error: {path}/sub-01/ses-03/raw_eeg_training.npy holds NaN")
+    assert "channel Oz at 1.234 s" in said and said.count("\n") == 1
+    assert not list(place.iterdir()) and not readers()
+
+
+def test_stopped(sessions, tmp_path, monkeypatch, capfd):
+    """Ctrl-C while sessions are read: nothing is left, no process either."""
+    pid = os.getpid()
+
+    def stop_while_others_read(*task):
+        if task[1] == 2:
+            os.kill(pid, signal.SIGINT)
+        threading.Event().wait()  # for ever
+
+    monkeypatch.setattr(raw, "read_session", stop_while_others_read)
+    main = command(lambda argv: raw.convert(sessions, tmp_path / "out", 1, **SIZE, jobs=2))
+    assert main([]) == 130
+    assert capfd.readouterr().err == "stopped\n"
+    assert not list((tmp_path / "out").iterdir()) and not readers()
+
+
+def test_a_process_that_the_system_ended(sessions, tmp_path, monkeypatch):
+    """As it does where memory runs out."""
+    monkeypatch.setattr(raw, "read_session", lambda *_, **__: os._exit(9))
+    refused(sessions, tmp_path / "out", sessions, "memory ran out", "fewer --jobs", jobs=2)
+    assert not list((tmp_path / "out").iterdir()) and not readers()
+
+
+def test_as_many_at_once_as_fit(monkeypatch):
+    def slow(jobs, memory):
+        """Begin one session after the other while it may be."""
+        begun, taken = 0, raw.OWN_MEMORY
+        while begun < min(jobs, 4) and round(taken + raw.SESSION_MEMORY, 6) <= memory:
+            begun, taken = begun + 1, taken + raw.SESSION_MEMORY
+        return begun
+
+    one = raw.OWN_MEMORY + raw.SESSION_MEMORY
+    limits = [one + step * raw.SESSION_MEMORY for step in range(5)]
+    for memory in [*limits, *np.linspace(one, 20, 50), 1000, np.inf]:
+        for jobs in (1, 2, 3, 4, 5, 100):
+            assert raw.sessions_at_once(jobs, memory) == slow(jobs, memory)
+            monkeypatch.setattr(raw, "cpu_count", lambda jobs=jobs: jobs)
+            assert raw.sessions_at_once(-1, memory) == slow(jobs, memory)
+            monkeypatch.setattr(raw, "available_memory", lambda memory=memory: memory / raw.SHARE)
+            assert raw.sessions_at_once(jobs) == slow(jobs, memory * (1 + 1e-12))
+    for memory in (one - 0.01, raw.OWN_MEMORY, 0, -1, np.nan):
+        refuses(lambda: raw.sessions_at_once(2, memory), f"{memory:g} GB", f"{one:.1f} GB")  # noqa: B023
+    monkeypatch.setattr(raw, "available_memory", lambda: 1.0)
+    refuses(lambda: raw.sessions_at_once(), "available", "--memory", "--from hf")
+    for jobs in (0, -2):
+        refuses(lambda: raw.sessions_at_once(jobs, 8), f"{jobs} sessions")  # noqa: B023
+
+
+def test_available_memory():
+    assert 0.1 < raw.available_memory() <= psutil.virtual_memory().total / 1e9

@@ -353,12 +353,14 @@ def test_room_is_asked_for_where_it_is_needed(server, small_clip, tmp_path, monk
     monkeypatch.setattr(download, "fetch", lambda *_: pytest.fail("nothing is to be fetched"))
     folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
     monkeypatch.setattr(things, "prepare_pictures", lambda *_, **__: {"name": str(small_clip)})
-    options = ["--subjects", "1-2", "--downloads", elsewhere]
+    options = ["--subjects", "1-2", "--downloads", elsewhere, "--jobs", "2", "--memory", "8"]
     with pytest.raises(pytest.fail.Exception):
         run_prepare(folder, small_clip, *options, "--accept-licence")
     results = 2 * 63 * 250 * 2 * (CONDITIONS[0] * 4 + TEST * 80)  # two subjects in half precision
     size = (server.root / "crxs4/googledrive/sub-01.zip").stat().st_size
-    assert asked == [{elsewhere / "raw": size, folder: results + 4_000_000_000}]
+    # Of two sessions at once the unpacked recordings, and a subject's sessions before they merge.
+    working = 2 * 4_000_000_000 + results // 2
+    assert asked == [{elsewhere / "raw": size, folder: results + working}]
 
 
 def test_folder_that_cannot_be_written(small_clip, tmp_path, capsys):

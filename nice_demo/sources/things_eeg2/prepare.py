@@ -40,7 +40,8 @@ class Origin:
     files : tuple of str
         Of a subject; ``{:02d}`` is its number.
     working : float
-        GB needed beside the download and the result, while a subject is converted.
+        GB needed beside the download and the result, while a subject is converted; for each
+        session that is read at once.
     size : float
         GB of a subject's files; counts where the listing names no size.
     """
@@ -81,6 +82,8 @@ def prepare_things_eeg2(
     keep_downloads: bool = False,
     accepted: bool = False,
     whiten: str = "training",
+    jobs: int = -1,
+    memory: float | None = None,
     **pictures,
 ) -> None:
     """Write a data folder of THINGS-EEG2; subjects that are there already are kept.
@@ -101,6 +104,9 @@ def prepare_things_eeg2(
         The data's terms are accepted: don't ask.
     whiten : str
         See `nice_demo.sources.things_eeg2.raw.convert`; other origins are whitened already.
+    jobs, memory
+        See `nice_demo.sources.things_eeg2.raw.sessions_at_once`; other origins take one process
+        and less than 1 GB.
     **pictures
         See `prepare_pictures`.
 
@@ -114,6 +120,13 @@ def prepare_things_eeg2(
     if whiten != "training" and origin != "raw":
         raise InputError(
             f"The EEG of {origin!r} is whitened already; --whiten goes with --from raw."
+        )
+    at_once = 1
+    if origin == "raw":
+        at_once = raw.sessions_at_once(jobs, memory)
+    elif memory is not None:
+        raise InputError(
+            f"--memory goes with --from raw; {origin!r} is converted in less than 1 GB."
         )
     downloads = downloads or folder / "downloads"
     description = _description(origin, whiten)
@@ -138,10 +151,13 @@ def prepare_things_eeg2(
         ours = [file for file in files if not file.exists()]
         # For all that is left, so that a full disk shows at the first subject.
         room = (len(left) - number) * _result_bytes(origin)
-        room += round(ORIGINS[origin].working * 1e9)
+        room += round(at_once * ORIGINS[origin].working * 1e9)
+        if origin == "raw":  # sessions that are read but for their places among the others
+            room += _result_bytes(origin)
         _download_eeg(origin, subject, downloads, {folder: room})
         if origin == "raw":
-            raw.convert(files[0], place, subject, whiten, CONDITIONS)
+            print(f"subject {subject}: {at_once} of {raw.SESSIONS} sessions at once")
+            raw.convert(files[0], place, subject, whiten, CONDITIONS, jobs=at_once)
         else:
             ready.convert(files, place, subject, origin, CONDITIONS)
         for file in files:

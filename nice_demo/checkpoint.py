@@ -58,16 +58,23 @@ class Course:
 
     def add(self, loss: float, validation: float, top1: float) -> None:
         """Take in an epoch's figures; keep the weights if they are the best so far."""
-        self.epoch += 1
-        self.history.append({"loss": loss, "validation_loss": validation, "validation_top1": top1})
-        if validation <= min(entry["validation_loss"] for entry in self.history):
-            self.best_epoch = self.epoch
+        if self.note(loss, validation, top1):
             state = self.modules["encoder"].state_dict()
             self.best = {key: value.detach().cpu().clone() for key, value in state.items()}
         if self.checkpoint:
-            self._write()
+            self.write()
 
-    def _write(self) -> None:
+    def note(self, loss: float, validation: float, top1: float) -> bool:
+        """Take in an epoch's figures alone; return whether it is the best so far."""
+        self.epoch += 1
+        self.history.append({"loss": loss, "validation_loss": validation, "validation_top1": top1})
+        best = validation <= min(entry["validation_loss"] for entry in self.history)
+        if best:
+            self.best_epoch = self.epoch
+        return best
+
+    def write(self) -> None:
+        """Write the checkpoint."""
         tensors = {f"best/{key}": value for key, value in self.best.items()}
         for name, module in self.modules.items():
             tensors |= {f"{name}/{key}": value for key, value in module.state_dict().items()}

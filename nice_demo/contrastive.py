@@ -40,15 +40,16 @@ class ContrastiveLoss(nn.Module):
             Scalar, natural logarithm: the mean of both directions' cross-entropies.
         """
         logits = self.logits(eeg, pictures)
-        targets = self.targets(conditions)
+        targets = self.targets(conditions).to(logits.dtype)
         forward = functional.cross_entropy(logits, targets)
         backward = functional.cross_entropy(logits.T, targets)
         return (forward + backward) / 2
 
     def logits(self, eeg: Tensor, pictures: Tensor) -> Tensor:
         """Return scaled cosines of shape (batch, batch); row: EEG, column: picture."""
-        eeg = functional.normalize(eeg.float(), dim=1)
-        pictures = functional.normalize(pictures.float(), dim=1)
+        precision = torch.promote_types(eeg.dtype, torch.float32)  # single at least
+        eeg = functional.normalize(eeg.to(precision), dim=1)
+        pictures = functional.normalize(pictures.to(precision), dim=1)
         return self.log_scale.exp() * eeg @ pictures.T
 
     def targets(self, conditions: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from scipy.spatial import QhullError
 
 from nice_demo.errors import InputError
 from nice_demo.files import complete_file
@@ -179,6 +178,8 @@ def topomap_operator(names: Sequence[str], resolution: int = 64) -> tuple[np.nda
         raise InputError(
             f"a scalp map needs two or more different channels, not {', '.join(names) or 'none'}."
         )
+    from scipy.spatial import QhullError
+
     axis = np.linspace(-1, 1, resolution)
     mask = np.hypot(axis[:, None], axis[None, :]) <= 1
     try:

@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy import stats
-from scipy.special import stdtrit
 
 from nice_demo.errors import InputError
 
@@ -208,6 +206,8 @@ def wilson(successes: float, trials: int, confidence: float = 0.95) -> tuple[flo
     """
     if trials < 1 or not 0 <= successes <= trials:
         raise InputError(f"{successes} hits in {trials} trials can't be; check the counts.")
+    from scipy import stats  # here, because training on a bare GPU machine needs none of it
+
     z = stats.norm.ppf((1 + confidence) / 2)
     share = successes / trials
     middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
@@ -224,6 +224,8 @@ def binomial_p(successes: int, trials: int, chance: float) -> float:
     """Compute how likely guessing at `chance` hits at least `successes` times (exact)."""
     if trials < 1 or not 0 <= successes <= trials:
         raise InputError(f"{successes} hits in {trials} trials can't be; check the counts.")
+    from scipy import stats
+
     return float(stats.binomtest(successes, trials, chance, alternative="greater").pvalue)
 
 
@@ -262,6 +264,8 @@ def permutation_p(
         raise InputError(f"There is no statistic {statistic!r}; choose from {', '.join(_SCORES)}.")
     if permutations < 1:
         raise InputError(f"{permutations} permutations are too few; ask for at least 1.")
+    from scipy import stats
+
     similarities, target = _check_target(similarities, target)
     score = _SCORES[statistic]
     trials = np.arange(len(target))
@@ -308,6 +312,8 @@ def paired_p(hits_a: np.ndarray, hits_b: np.ndarray) -> float:
     only_a, only_b = int((hits_a & ~hits_b).sum()), int((hits_b & ~hits_a).sum())
     if only_a + only_b == 0:
         return 1.0
+    from scipy import stats
+
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 
@@ -398,6 +404,8 @@ def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n, mean = len(values), values.mean(0)
     if n < 2:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    from scipy.special import stdtrit
+
     # Student's quantile, as stats.t.ppf gives it a thousand times slower.
     half = stdtrit(n - 1, 0.975) * values.std(0, ddof=1) / np.sqrt(n)
     return mean, mean - half, mean + half
@@ -538,6 +546,8 @@ class Metrics:
 
 
 def _median_interval(ranks: np.ndarray, ways: int) -> tuple[float, float]:
+    from scipy import stats
+
     # Distribution-free, from order statistics: the number of trials below the median is
     # binomial(n, 1/2). With fewer than 6 trials nothing can be excluded.
     below = int(stats.binom.ppf(0.025, len(ranks), 0.5))

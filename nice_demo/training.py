@@ -15,9 +15,17 @@ from tqdm import tqdm
 
 from nice_demo.checkpoint import Course
 from nice_demo.contrastive import ContrastiveLoss
-from nice_demo.encoders import build, embed
+from nice_demo.encoders import build, embed, encoder_name
 from nice_demo.encoders.ridge import RidgeFit
 from nice_demo.errors import InputError
+from nice_demo.ranks import (
+    gather_rows,
+    is_first,
+    own_rows,
+    process_count,
+    process_number,
+    train_jointly,
+)
 from nice_demo.retrieval import ranks, similarity
 from nice_demo.settings import Settings, held_out
 from nice_demo.training_data import Trained, TrainingData, fingerprint
@@ -44,6 +52,7 @@ def train_encoder(
     device: torch.device,
     checkpoint: Path | None = None,
     title: str = "",
+    joint: bool = False,
 ) -> Run:
     """Train one encoder.
 
@@ -63,48 +72,52 @@ def train_encoder(
         Written after every epoch; if it is there, training goes on from it.
     title : str
         Of the progress bar.
+    joint : bool
+        Whether all processes train this run, each on its part of every batch. The result is that
+        of one process, but for dropout, which is drawn by process.
     """
     data = TrainingData(eeg, settings.single_trials, device)
-    validates = held_out(concepts, settings, seed)[data.conditions]
-    train_rows, validation_rows = np.flatnonzero(~validates), np.flatnonzero(validates)
-    if len(train_rows) < 2 or len(validation_rows) < 2:
-        raise InputError(
-            f"{data.folders} has {len(data)} training rows: too few to train and to validate; "
-            "prepare more pictures, or of more concepts."
-        )
+    train_rows, validation_rows = split_rows(data, concepts, settings, seed)
     pictures = torch.tensor(pictures, device=device)
-
-    torch.manual_seed(seed)
-    sizes = {"channels": data.channels, "times": data.times, "dim": pictures.shape[1]}
-    encoder = build(settings.encoder, **sizes, dropout=settings.dropout).to(device)
-    loss_of = ContrastiveLoss(settings.learnable_scale).to(device)
-    trained = [p for p in [*encoder.parameters(), *loss_of.parameters()] if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, settings.lr, settings.betas)
-    identity = {**asdict(settings), "seed": seed, "data": fingerprint(eeg)}
-    course = Course(encoder, loss_of, optimizer, checkpoint, identity)
+    course = begin(data, eeg, pictures.shape[1], settings, seed, device, checkpoint)
+    encoder, loss_of, optimizer = *course.modules.values(), course.optimizer
+    network = train_jointly(encoder) if joint else encoder
+    if joint and not is_first():
+        course.checkpoint = None  # all have read it, one writes it
 
     steps = math.ceil(len(train_rows) / settings.batch)
-    bar = tqdm(total=settings.epochs, initial=course.epoch, desc=title, unit="epoch")
+    # A rest of one row isn't trained on; nor, jointly, one that leaves some process without a row.
+    least = max(2, process_count()) if joint else 2
+    bar = tqdm(
+        total=settings.epochs, initial=course.epoch, desc=title, unit="epoch",
+        disable=not is_first(),
+    )  # fmt: skip
     for epoch in range(course.epoch, settings.epochs):
         # An epoch's chance events follow from (seed, epoch) alone: a resumed run is the same run.
-        torch.manual_seed(seed * 100_003 + epoch)
+        torch.manual_seed(seed * 100_003 + epoch + (10**12 * process_number() if joint else 0))
         order = np.random.default_rng([seed, epoch]).permutation(train_rows)
         encoder.train()
         total = 0.0
-        for step in range(steps):
-            rows = np.sort(order[step * settings.batch : (step + 1) * settings.batch])
-            if len(rows) < 2:
-                continue
+        batches = [
+            np.sort(order[start : start + settings.batch])
+            for start in range(0, len(order) - least + 1, settings.batch)
+        ]
+        own = [own_rows(rows) for rows in batches] if joint else batches
+        for step, (rows, trials) in enumerate(zip(batches, data.batches(own), strict=True)):
             for group in optimizer.param_groups:
-                group["lr"] = settings.lr * _share(settings, epoch * steps + step, steps)
+                group["lr"] = learning_rate(settings, epoch * steps + step, steps)
             conditions = torch.from_numpy(data.conditions[rows]).to(device)
-            loss = loss_of(encoder(data.rows(rows)), pictures[conditions], conditions)
+            embeddings = network(trials)
+            if joint:
+                embeddings = gather_rows(embeddings, len(rows))
+            loss = loss_of(embeddings, pictures[conditions], conditions)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             if not math.isfinite(loss.item()):
                 raise InputError(f"Training diverged in epoch {epoch + 1}; give a lower --lr.")
             total += loss.item() * len(rows)
+        # Jointly, every process validates all: it is the same everywhere, and none would be idle.
         validation, top1 = _validate(encoder, loss_of, data, validation_rows, pictures)
         course.add(total / len(train_rows), validation, top1)
         bar.update()
@@ -113,19 +126,59 @@ def train_encoder(
             f"top-1 {top1:.1%} of {len(validation_rows)}"
         )
     bar.close()
-    selected = build(settings.encoder, **sizes, dropout=settings.dropout)
+    selected = build(encoder_name(encoder), **encoder.config)
     selected.load_state_dict(course.best)
     return Run(selected.eval(), encoder.cpu().eval(), course.best_epoch, course.history)
 
 
-def _share(settings: Settings, step: int, steps_an_epoch: int) -> float:
-    """Return the learning rate of a step as a share of the highest."""
+def split_rows(
+    data: TrainingData, concepts: list[str], settings: Settings, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to train on and those that validate, ascending.
+
+    Raises
+    ------
+    InputError
+        Where there are too few of either.
+    """
+    validates = held_out(concepts, settings, seed)[data.conditions]
+    train_rows, validation_rows = np.flatnonzero(~validates), np.flatnonzero(validates)
+    if len(train_rows) < 2 or len(validation_rows) < 2:
+        raise InputError(
+            f"{data.folders} has {len(data)} training rows: too few to train and to validate; "
+            "prepare more pictures, or of more concepts."
+        )
+    return train_rows, validation_rows
+
+
+def begin(
+    data: TrainingData,
+    eeg: Trained,
+    dim: int,
+    settings: Settings,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path | None,
+) -> Course:
+    """Make a run's encoder, loss and optimizer, or read how far an interrupted run had come."""
+    torch.manual_seed(seed)
+    sizes = {"channels": data.channels, "times": data.times, "dim": dim}
+    encoder = build(settings.encoder, **sizes, dropout=settings.dropout).to(device)
+    loss_of = ContrastiveLoss(settings.learnable_scale).to(device)
+    trained = [p for p in [*encoder.parameters(), *loss_of.parameters()] if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, settings.lr, settings.betas)
+    identity = {**asdict(settings), "seed": seed, "data": fingerprint(eeg)}
+    return Course(encoder, loss_of, optimizer, checkpoint, identity)
+
+
+def learning_rate(settings: Settings, step: int, steps_an_epoch: int) -> float:
+    """Return the learning rate of a step, counted over all epochs."""
     if settings.schedule == "constant":
-        return 1.0
+        return settings.lr
     done = step / max(settings.epochs * steps_an_epoch - 1, 1)
     if done < 0.3:
-        return 0.04 + 0.96 * (1 - math.cos(math.pi * done / 0.3)) / 2
-    return (1 + math.cos(math.pi * (done - 0.3) / 0.7)) / 2
+        return settings.lr * (0.04 + 0.96 * (1 - math.cos(math.pi * done / 0.3)) / 2)
+    return settings.lr * (1 + math.cos(math.pi * (done - 0.3) / 0.7)) / 2
 
 
 @torch.inference_mode()
@@ -134,7 +187,8 @@ def _validate(encoder, loss_of, data, rows, pictures) -> tuple[float, float]:
     encoder.eval()
     losses, hits = [], []
     for own in data.by_subject(rows):
-        embeddings = torch.cat([encoder(data.rows(part)) for part in np.array_split(own, 4)])
+        parts = np.array_split(own, 4)
+        embeddings = torch.cat([encoder(part) for part in data.batches(parts)])
         conditions = torch.from_numpy(data.conditions[own]).to(pictures.device)
         losses.append(loss_of(embeddings, pictures[conditions], conditions).item())
         candidates, target = conditions.unique(return_inverse=True)
@@ -154,8 +208,9 @@ def fit_ridge(
     validates = held_out(concepts, settings, seed)[data.conditions]
     fit = RidgeFit(data.channels, data.times, pictures.shape[1])
     train_rows, validation_rows = np.flatnonzero(~validates), np.flatnonzero(validates)
-    for rows in np.array_split(train_rows, math.ceil(len(train_rows) / 1000)):
-        fit.add(data.rows(rows), torch.from_numpy(pictures[data.conditions[rows]]))
+    parts = np.array_split(train_rows, math.ceil(len(train_rows) / 1000))
+    for rows, trials in zip(parts, data.batches(parts), strict=True):
+        fit.add(trials, torch.from_numpy(pictures[data.conditions[rows]]))
     encoders = fit.solve(RIDGE_STRENGTHS)
     reciprocal_ranks = []  # by subject and strength
     for own in data.by_subject(validation_rows):

@@ -83,6 +83,25 @@ def test_gradients_by_differences(monkeypatch):
         assert torch.autograd.gradcheck(lambda eeg, width=width: RunningMean.apply(eeg, width), eeg)
 
 
+@pytest.mark.parametrize("wanted", [0, 1, 2])
+def test_gradient_of_one_alone(wanted):
+    given = [
+        torch.randn(shape, generator=seeded(14 + seed), dtype=torch.float64)
+        for seed, shape in enumerate([(3, 2, 37), (26, 4), (8, 3)])
+    ]
+    gradients = []
+    for all_wanted in (False, True):
+        leaves = [
+            one.clone().requires_grad_(all_wanted or number == wanted)
+            for number, one in enumerate(given)
+        ]
+        (Convolutions.apply(*leaves) ** 2).sum().backward()
+        gradients.append([leaf.grad for leaf in leaves])
+    alone, together = gradients
+    assert [grad is not None for grad in alone] == [number == wanted for number in range(3)]
+    torch.testing.assert_close(alone[wanted], together[wanted])
+
+
 def test_running_mean_by_loops():
     eeg = torch.randn(2, 3, 20, generator=seeded(11), dtype=torch.float64)
     for width in (1, 7, 20):

@@ -126,7 +126,7 @@ def test_same_picture_of_several_subjects_is_always_right(three, monkeypatch):
     """Held-out concepts are held out of all subjects; batches mix subjects, by condition."""
     data = DataSet.open(three)
     batches, asked = [], set()
-    forward, read = ContrastiveLoss.forward, TrainingData.rows
+    forward, read = ContrastiveLoss.forward, TrainingData.batches
 
     def sees(self, eeg, pictures, conditions):
         if eeg.requires_grad:
@@ -139,13 +139,13 @@ def test_same_picture_of_several_subjects_is_always_right(three, monkeypatch):
                 assert torch.equal(targets[i], wanted)
         return forward(self, eeg, pictures, conditions)
 
-    def rows(self, which):
+    def reads(self, rows):
         if torch.is_inference_mode_enabled():
-            asked.update(which.tolist())
-        return read(self, which)
+            asked.update(np.concatenate(rows).tolist())
+        return read(self, rows)
 
     monkeypatch.setattr(ContrastiveLoss, "forward", sees)
-    monkeypatch.setattr(TrainingData, "rows", rows)
+    monkeypatch.setattr(TrainingData, "batches", reads)
     settings = Settings(epochs=1, batch=60)
     train_encoder(
         other_subjects(data, 1), data.train_gallery.embeddings, concepts_of(data), settings, 1, CPU

@@ -145,11 +145,11 @@ def test_validation_never_trains(stored_data, monkeypatch):
     concepts = [c.concept for c in data.train_gallery.candidates]
     asked = {"train": set(), "validate": set()}
     state = {"mode": "train"}
-    read, validate = TrainingData.rows, training._validate
+    read, validate = TrainingData.batches, training._validate
 
-    def rows(self, which):
-        asked[state["mode"]] |= set(which.tolist())
-        return read(self, which)
+    def reads(self, rows):
+        asked[state["mode"]] |= set(np.concatenate(rows).tolist())
+        return read(self, rows)
 
     def validates(*arguments):
         state["mode"] = "validate"
@@ -158,7 +158,7 @@ def test_validation_never_trains(stored_data, monkeypatch):
         finally:
             state["mode"] = "train"
 
-    monkeypatch.setattr(TrainingData, "rows", rows)
+    monkeypatch.setattr(TrainingData, "batches", reads)
     monkeypatch.setattr(training, "_validate", validates)
     settings = Settings(epochs=2, batch=7)
     train_encoder(data.subject(1), data.train_gallery.embeddings, concepts, settings, 1, CPU)

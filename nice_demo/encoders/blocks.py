@@ -58,21 +58,26 @@ class Convolutions(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(context, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:  # noqa: D102
+    def backward(context, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         mean, temporal, spatial = context.saved_tensors
         gradient, back = gradient.contiguous(), spatial.T.contiguous()
-        to_mean = torch.zeros_like(mean) if context.needs_input_grad[0] else None
-        to_temporal, to_spatial = torch.zeros_like(temporal), torch.zeros_like(spatial)
+        # Explanations want the EEG's gradient alone, NICE's training only those of the weights.
+        to_mean, to_temporal, to_spatial = (
+            torch.zeros_like(given) if needed else None
+            for given, needed in zip(context.saved_tensors, context.needs_input_grad, strict=True)
+        )
         from_patch = temporal[:KERNEL].T.contiguous()
         room, slope, spare = (_room(mean, temporal) for _ in range(3))
         for trials, rows, block in _blocks(mean):
             active = torch.mm(block, temporal, out=room[: len(block)])
             steep, change = slope[: len(block)], spare[: len(block)]
             _elu(active, steep, change)
-            to_spatial.addmm_(active.view(-1, len(spatial)).T, gradient[rows])
+            if to_spatial is not None:
+                to_spatial.addmm_(active.view(-1, len(spatial)).T, gradient[rows])
             torch.mm(gradient[rows], back, out=change.view(-1, len(spatial)))
             change.mul_(steep)
-            to_temporal.addmm_(block.T, change)
+            if to_temporal is not None:
+                to_temporal.addmm_(block.T, change)
             if to_mean is not None:
                 _add_patches(to_mean[trials], change @ from_patch)
         return to_mean, to_temporal, to_spatial

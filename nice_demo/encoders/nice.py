@@ -124,6 +124,8 @@ class NICE(nn.Module):
         if in_blocks:
             mixed = Convolutions.apply(mean, temporal, spatial.contiguous())
         else:
+            if torch.is_autocast_enabled(mean.device.type):  # once, not each sample five times
+                mean = mean.to(torch.get_autocast_dtype(mean.device.type))
             cut = patches(mean)
             activity = functional.elu(cut.flatten(0, 2) @ temporal, inplace=True)
             mixed = activity.view(cut.shape[0] * cut.shape[1], -1) @ spatial
@@ -264,7 +266,8 @@ def _patch_sums(mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     pairs = (half + half.T - half.detach()).unfold(0, KERNEL, STRIDE).unfold(1, KERNEL, STRIDE)
     total = rows.sum(0).unfold(0, KERNEL, STRIDE).sum(0)
     products = pairs.diagonal(dim1=0, dim2=1).sum(2)  # over tokens
-    return rows.new_tensor(len(rows) * len(pairs)), total, products
+    count = rows.new_full((), len(rows) * len(pairs))  # filled on the device: no GPU waits for it
+    return count, total, products
 
 
 @torch.no_grad()

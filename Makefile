@@ -1,6 +1,6 @@
 # make demo    opens the page (prints its address)
 # make test    style, then all tests
-# make bench   the benchmarks, one after the other
+# make bench   speed and memory, in one table
 #
 # Needs Python 3.11 or newer as `python3.11` or `python3`, or: make demo PYTHON=/path/to/python
 # Everything is installed into .venv, anew only when a requirements file has changed.
@@ -21,7 +21,7 @@ test: .venv/dev.stamp
 	$(RUN) -m pytest
 
 bench: .venv/dev.stamp
-	for name in encoder memory covariance switching n170; do $(RUN) -m benchmarks.$$name || exit 1; done
+	$(RUN) -m benchmarks
 
 # A stamp is written only when all is installed, so an interrupted installation starts again.
 .venv/page.stamp: requirements.txt

@@ -2,6 +2,7 @@
 
     python -m benchmarks.encoder                    batch 250, embeddings of 768 and 256 dimensions
     python -m benchmarks.encoder --batch 1000
+    python -m benchmarks.encoder --batch 128 --dims 256 --threads 1      the phantom's, with --jobs
 
 Both encoders start from the same weights and take the same steps (forward, contrastive loss,
 backward, Adam) on the same batch of random EEG, in the same process. They take turns in the order
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.table import Row, show
 from nice_demo.contrastive import ContrastiveLoss
 from nice_demo.encoders.nice import NICE, LiteralNICE
 from nice_demo.errors import InputError, command
@@ -44,7 +46,11 @@ class Training:
     def step(self) -> float:
         """Take a step and return how long it took, s."""
         started = time.perf_counter()
-        loss = self.loss_of(self.encoder(self.eeg), self.pictures, torch.arange(len(self.eeg)))
+        loss = self.loss_of(
+            self.encoder(self.eeg),
+            self.pictures,
+            torch.arange(len(self.eeg), device=self.eeg.device),
+        )
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -88,6 +94,16 @@ def machine() -> str:
     )
 
 
+def rows(batch: int = 250, dims: tuple[int, ...] = (768, 256), rounds: int = 5) -> list[Row]:
+    """Measure; a step's time by the sample."""
+    found = []
+    for dim in dims:
+        literal, ours = (1000 * seconds / batch for seconds in compare(batch, dim, rounds))
+        what = f"training step of NICE, {dim} dimensions, batch {batch}: time a sample"
+        found.append(Row(what, f"{ours:.2f} ms", f"{literal:.2f} ms", f"{literal / ours:.1f}"))
+    return found
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
@@ -98,19 +114,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=250)
     parser.add_argument("--dims", type=int, nargs="+", default=[768, 256])
     parser.add_argument("--rounds", type=int, default=5, help="of two steps of each encoder")
+    parser.add_argument("--threads", type=int)
     options = parser.parse_args(argv)
-    if options.batch < 2 or options.rounds < 3:
-        raise InputError("Give --batch of at least 2 and --rounds of at least 3.")
-    print(machine())
-    print(
-        f"{CHANNELS} channels, {TIMES} samples, batch {options.batch}: "
-        f"ms a sample, median of {2 * options.rounds} steps\n\n"
-        f"{'dim':>5} {'literal':>9} {'ours':>7} {'ratio':>7}"
-    )
-    for dim in options.dims:
-        literal, ours = compare(options.batch, dim, options.rounds)
-        a_sample = 1000 / options.batch
-        print(f"{dim:>5} {literal * a_sample:>9.2f} {ours * a_sample:>7.2f} {literal / ours:>7.2f}")
+    if options.batch < 2 or options.rounds < 3 or (options.threads or 1) < 1:
+        raise InputError("Give --batch of at least 2, --rounds of 3 and --threads of 1.")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    found = rows(options.batch, tuple(options.dims), options.rounds)
+    print(show(found, f"{machine()}; medians of {2 * options.rounds} steps"))
     return 0
 
 

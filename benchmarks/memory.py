@@ -5,9 +5,10 @@
 Makes a data folder of random numbers in a temporary place: 16,540 training conditions × 63
 channels × 250 samples in float16 (521 MB), 200 test conditions with averages over 1, 2, 5, …, 80
 repetitions, random embeddings of 768 dimensions. Trains on it with the real command,
-``python -m nice_demo.train``, in a process of its own, and reports the most memory that process
-had resident at any time (pages of the memory-mapped file included) and how long it took. The
-promise is 3 GB.
+``nice_demo.train``, in a process of its own, and reports the most memory that process had resident
+at any time (pages of mapped files included) and how long it took. The promise is 3 GB.
+
+`benchmarks.streaming` does the same for a pool of ten subjects.
 """
 
 import argparse
@@ -21,6 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.encoder import machine
+from benchmarks.table import Row, show
+from nice_demo import train
 from nice_demo.errors import InputError, command
 from nice_demo.files import write_json
 from nice_demo.gallery import Candidate, Gallery
@@ -31,6 +35,15 @@ TEST = 200
 AVERAGES = [1, 2, 5, 10, 20, 40, 80]
 TIMES, DIM = 250, 768
 PROMISE = 3.0  # GB
+
+
+def most_resident() -> float:
+    """Return the most memory that this process had resident, GB, pages of files included."""
+    status = Path("/proc/self/status")
+    if status.exists():  # `ru_maxrss` would count what the parent had, too
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def write_random_eeg(path: Path, shape: tuple[int, ...], rng: np.random.Generator) -> None:
@@ -100,18 +113,31 @@ def measure(folder: Path, epochs: int, out: Path) -> tuple[float, float]:
     InputError
         Where training fails.
     """
-    code = [sys.executable, "-m", "nice_demo.train", "--device", "cpu", "--data", str(folder)]
+    training = ["--device", "cpu", "--data", str(folder), "--epochs", str(epochs)]
+    code = [sys.executable, "-m", "benchmarks.memory", "--train", *training, "--out", str(out)]
     started = time.perf_counter()
-    done = subprocess.run(
-        [*code, "--epochs", str(epochs), "--out", str(out)],
-        cwd=Path(__file__).resolve().parents[1],
-        check=False,
-    )
+    place = Path(__file__).resolve().parents[1]
+    done = subprocess.run(code, cwd=place, check=False, stdout=subprocess.PIPE, text=True)
     seconds = time.perf_counter() - started
     if done.returncode:
         raise InputError(f"Training failed with exit code {done.returncode}; its output says why.")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9, seconds
+    return float(done.stdout.split()[-1]), seconds
+
+
+def rows(epochs: int = 1, conditions: int = CONCEPTS * PICTURES) -> list[Row]:
+    """Measure; by default a subject of THINGS-EEG2's size."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "data"
+        folder.mkdir()
+        write_data_folder(folder, conditions)
+        size = (folder / "sub-01" / "train.safetensors").stat().st_size / 1e9
+        peak, seconds = measure(folder, epochs, Path(place) / "weights")
+    what = (
+        f"training on {conditions:,} conditions ({size:.2f} GB), {epochs} epoch(s) in "
+        f"{seconds:.0f} s with start, ridge and test: most memory resident"
+    )
+    verdict = "ok" if peak < PROMISE else "over"
+    return [Row(what, f"{peak:.2f} GB", f"limit {PROMISE:g} GB", verdict)]
 
 
 @command
@@ -123,21 +149,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--conditions", type=int, default=CONCEPTS * PICTURES, help="for training")
+    parser.add_argument("--train", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "data"
-        folder.mkdir()
-        write_data_folder(folder, options.conditions)
-        size = (folder / "sub-01" / "train.safetensors").stat().st_size / 1e9
-        peak, seconds = measure(folder, options.epochs, Path(place) / "weights")
-    print(
-        f"\n{options.conditions:,} training conditions, {size:.2f} GB of EEG, {options.epochs} "
-        f"epoch(s): at most {peak:.2f} GB resident, {seconds:.0f} s with start, ridge and test"
-    )
-    if peak > PROMISE:
-        print(f"more than the promised {PROMISE:g} GB")
-        return 1
-    return 0
+    if options.train:
+        code = train.main(options.train)
+        print(most_resident())
+        return code
+    measured = rows(options.epochs, options.conditions)
+    print(show(measured, machine()))
+    return int(measured[0].ratio == "over")
 
 
 if __name__ == "__main__":

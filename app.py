@@ -5,6 +5,10 @@ import os
 import sys
 from pathlib import Path
 
+# Several visitors at once share the cores better than several threads of one answer would: where
+# all cores are busy, threads that wait for each other take ten times as long. Read at import.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from nice_demo.decode import BundleDecoder, Decoder, LatentsDecoder
 from nice_demo.errors import InputError, command
 from nice_demo.hub import open_bundle

@@ -288,7 +288,7 @@ def test_photographs_are_made_small(tmp_path):
 
 def test_butterfly_has_titles_with_units_and_every_electrode(decoder):
     evoked = decoder.decode("1", "nice", decoder.gallery.candidates[0].id, 80).evoked
-    figure = butterfly(evoked.volts, evoked.times, decoder.montage.names).to_dict()
+    figure = butterfly(evoked.volts, evoked.times, decoder.montage.names)
     layout, traces = figure["layout"], figure["data"]
     assert layout["xaxis"]["title"]["text"] == "time after the picture appears (ms)"
     assert layout["yaxis"]["title"]["text"] == "EEG (µV)"

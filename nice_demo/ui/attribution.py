@@ -6,13 +6,16 @@ below the EEG. The maps themselves are made by `nice_demo.explain`, of the very 
 encoder got.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from html import escape
 
 import numpy as np
+from torch.nn import Module
 
 from nice_demo.decode import BundleDecoder, Decoding, Part
 from nice_demo.encoders.nice import NICE
@@ -141,14 +144,28 @@ class Attributions:
 
     def __init__(self, decoder: BundleDecoder) -> None:
         self.decoder = decoder
-        self._ends: Callable = lru_cache(maxsize=256)(self._measure_ends)
+        self.ends: Callable = lru_cache(maxsize=256)(self._measure_ends)
+        self._untrained: dict[tuple[type, str], Module] = {}
+        self._beside = ThreadPoolExecutor(1)
 
-    def _explained(self, decoding: Decoding, kind: str, row: int) -> tuple[Map, Question]:
+    def _explained(
+        self, decoding: Decoding, kind: str, row: int, untrained: bool = False
+    ) -> tuple[Map, Question]:
         decoder = self.decoder
         question = Question.of(decoder.bundle, decoding, row)
         question = replace(question, tmin=float(decoder.times[0]))
         encoder = decoder.bundle.encoder(decoding.subject, decoding.encoder)
-        return explain(kind, encoder, question), question
+        if untrained:
+            encoder = self._untrained_like(encoder)
+        # Only how the EEG matters is asked for; how each weight does would take as long again.
+        return explain(kind, encoder.requires_grad_(False), question), question
+
+    def _untrained_like(self, encoder: Module) -> Module:
+        # Random weights are the same for all encoders of a kind and size; making them takes long.
+        size = type(encoder), json.dumps(encoder.config)
+        if size not in self._untrained:
+            self._untrained[size] = randomised(encoder)
+        return self._untrained[size]
 
     def _measure_ends(self, subject: str, encoder: str, kind: str) -> tuple[float, float]:
         """Return the ends of the ranges over electrodes and over time, for all pictures."""
@@ -189,10 +206,11 @@ class Attributions:
         check_choice(kind, target)
         decoder = self.decoder
         row = decoding.condition if target == "seen" else int(decoding.order[0])
+        # Both maps at the same time, each on a core of its own.
+        beside = self._beside.submit(self._explained, decoding, kind, row, untrained=True)
         found, question = self._explained(decoding, kind, row)
-        encoder = decoder.bundle.encoder(decoding.subject, decoding.encoder)
-        untrained = explain(kind, randomised(encoder), question)
-        end, end_of_course = self._ends(decoding.subject, decoding.encoder, kind)
+        untrained, _ = beside.result()
+        end, end_of_course = self.ends(decoding.subject, decoding.encoder, kind)
         name = decoder.gallery.candidates[row].name
         inside = decoding.part.inside(question.times)
         values = over_electrodes(found, inside)

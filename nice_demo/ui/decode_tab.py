@@ -6,16 +6,18 @@ between two changes but what the decoder itself keeps, so every visitor sees the
 
 import json
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from html import escape
 
 import gradio as gr
 import numpy as np
+from gradio.components.plot import PlotData
 
 from nice_demo.analysis.series import stored
 from nice_demo.decode import BundleDecoder, Decoder, Decoding
 from nice_demo.errors import InputError
 from nice_demo.ui import attribution, cards
+from nice_demo.ui.ahead import Ahead
 from nice_demo.ui.attribution import MAPS, TARGETS, Attributions, kinds_of
 from nice_demo.ui.figures import butterfly
 from nice_demo.ui.headmap import colour_range, headmap
@@ -116,6 +118,12 @@ def decode_tab(decoder: Decoder) -> None:
         hits = measured.arrays["rank"][at] == 1
         return float(measured.arrays["confidence"][at].mean() - hits.mean())
 
+    @lru_cache(maxsize=128)  # of 0.1 MB
+    def eeg_of(of_subject: str, condition: int, looks: int) -> PlotData:
+        evoked = decoder.evoked(of_subject, condition, looks)
+        figure = butterfly(evoked.volts, evoked.times, decoder.montage.names)
+        return PlotData(type="plotly", plot=json.dumps(figure, separators=(",", ":")))
+
     def scalp_at(decoding: Decoding, milliseconds: float) -> str:
         times, part = decoding.evoked.times, decoding.part
         sample = int(np.abs(times - milliseconds / 1e3).argmin())
@@ -141,21 +149,32 @@ def decode_tab(decoder: Decoder) -> None:
         panels = story, "", cards.bars(decoder, decoding), address
         if not has_volts:
             return panels
-        volts, times = decoding.evoked.volts, decoding.evoked.times
-        figure = butterfly(volts, times, decoder.montage.names)
+        figure = eeg_of(decoding.subject, decoding.condition, decoding.repetitions)
         return *panels, figure, scalp_at(decoding, milliseconds)
 
+    def measure_ranges(view: View) -> None:
+        who = view.subject, view.encoder
+        attributions.ends(*who, kinds_of(decoder, *who)[0])
+        if has_volts:
+            end_of_colours(view.subject)
+
+    ahead = Ahead(decoder, measure_ranges)
+
+    @ahead.answering()
     def show(*choices) -> tuple:
         try:
-            decoding = view_of(decoder, *choices[: len(controls)]).decoded_by(decoder)
+            view = view_of(decoder, *choices[: len(controls)])
+            if has_eeg:
+                ahead.looked_at(view)
             least, *moment = choices[len(controls) :]
-            return shown(decoding, least, *moment or [None])
+            return shown(view.decoded_by(decoder), least, *moment or [None])
         except InputError as error:
             # Bars of another view would be a lie; the trial's own EEG still is what it is.
             unchanged = [gr.skip()] * (len(panels) - 3)
             says = cards.notice(str(error), error=True) + (cards.WHOLE_AGAIN if has_eeg else "")
             return says, "", "", *unchanged
 
+    @ahead.answering()
     def show_moment(*choices) -> str:
         *choices, milliseconds = choices
         try:
@@ -163,10 +182,9 @@ def decode_tab(decoder: Decoder) -> None:
         except InputError:  # which the result says
             return gr.skip()
 
-    def show_map(*choices) -> tuple:
-        *choices, kind, target = choices
+    @lru_cache(maxsize=256)  # of 0.02 MB
+    def map_of(view: View, kind: str, target: str) -> tuple:
         try:
-            view = view_of(decoder, *choices)
             decoding = view.decoded_by(decoder)
         except InputError:  # which the result says
             return *attribution.nothing(), gr.skip()
@@ -176,6 +194,15 @@ def decode_tab(decoder: Decoder) -> None:
             drawn = attribution.refused(str(error))
         return *drawn, json.dumps(attributions.address(view, kind, target))
 
+    @ahead.answering()
+    def show_map(*choices) -> tuple:
+        *choices, kind, target = choices
+        try:
+            return map_of(view_of(decoder, *choices), kind, target)
+        except InputError:  # which the result says
+            return *attribution.nothing(), gr.skip()
+
+    @ahead.answering()
     def show_shuffles(*choices) -> str:
         try:
             view = view_of(decoder, *choices)
@@ -186,6 +213,7 @@ def decode_tab(decoder: Decoder) -> None:
         ranks = decoder.shuffled_ranks(decoding, SHUFFLES)
         return cards.shuffles(ranks, decoding.rank, len(ids))
 
+    @ahead.answering()
     def show_address(request: gr.Request) -> tuple:
         address, view, above = dict(request.query_params), opening, ""
         try:
@@ -202,6 +230,8 @@ def decode_tab(decoder: Decoder) -> None:
             except InputError as error:
                 above += cards.notice(f"{error} Here is another map instead.", error=True)
                 choices += attributions.of_address(view, {})
+        if has_eeg:
+            ahead.looked_at(view)
         first_moment = moment.value if has_volts else None
         return *choices, *shown(view.decoded_by(decoder), least.value, first_moment, above)
 
@@ -317,7 +347,9 @@ def _least_confidence(has_confidence: bool) -> gr.Slider:
 
 
 def _which_map(decoder: BundleDecoder, opening: View) -> list[gr.Dropdown]:
-    kinds = [kinds_of(decoder, s, e) for s in decoder.subjects for e in decoder.encoders(s)]
+    # One subject for each encoder: to open all encoders takes long, and memory.
+    with_encoder = {e: s for s in reversed(decoder.subjects) for e in decoder.encoders(s)}
+    kinds = [kinds_of(decoder, subject, encoder) for encoder, subject in with_encoder.items()]
     possible = [(name, kind) for kind, name in MAPS.items() if any(kind in own for own in kinds)]
     first = kinds_of(decoder, opening.subject, opening.encoder)[0]
     return [

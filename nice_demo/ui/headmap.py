@@ -8,6 +8,7 @@ import base64
 import io
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from html import escape
 
 import numpy as np
@@ -93,8 +94,13 @@ def _filled(image: np.ndarray) -> np.ndarray:
     # Pixels outside the head take the value of the nearest inside, so that the edge, which the
     # browser smooths and the SVG cuts to a circle, doesn't fade.
     outside = np.isnan(image)
-    nearest = distance_transform_edt(outside, return_distances=False, return_indices=True)
-    return image[tuple(nearest)]
+    return image[_nearest_inside(outside.tobytes(), outside.shape)]
+
+
+@lru_cache(maxsize=8)  # every map of a montage has the same pixels outside
+def _nearest_inside(outside: bytes, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    outside = np.frombuffer(outside, bool).reshape(shape)
+    return tuple(distance_transform_edt(outside, return_distances=False, return_indices=True))
 
 
 def said(value: float, unit: str) -> str:
@@ -103,14 +109,19 @@ def said(value: float, unit: str) -> str:
     return text.replace("-", "−")
 
 
+@lru_cache(maxsize=2)
+def _ramp(signed: bool) -> str:
+    return _png(np.arange(255, dtype=np.uint8)[None], signed)
+
+
 def _colour_bar(end: float, unit: str, signed: bool) -> str:
     # Shapes that mean a value (all in units of the head's radius, y downwards).
     start = f"−{end:g}" if signed else "0"
     middle = '<text x="0" y="1.46" text-anchor="middle">0</text>' if signed else ""
-    ramp = _png(np.arange(255, dtype=np.uint8)[None], signed)
     return (
         f'<image x="-0.72" y="1.18" width="1.44" height="0.11" preserveAspectRatio="none" '
-        f'href="{ramp}"/><text x="-0.72" y="1.46" text-anchor="middle">{start}</text>{middle}'
+        f'href="{_ramp(signed)}"/>'
+        f'<text x="-0.72" y="1.46" text-anchor="middle">{start}</text>{middle}'
         f'<text x="0.72" y="1.46" text-anchor="middle">{"+" if signed else ""}{end:g}</text>'
         f'<text x="0.82" y="1.28">{escape(unit) if unit == "µV" else ""}</text>'
     )

@@ -61,6 +61,39 @@
   }
   document.addEventListener("click", (event) => closeExplanations(event.target.closest("details")));
 
+  // ---- Where too many ask at once, the server refuses. The page says so and asks again by itself,
+  // ever more rarely; gradio's own script would give up with an error.
+  const ask = window.fetch;
+  let refused = 0;
+  function sayBusy() {
+    if (byId("busy")) return;
+    const notice = document.createElement("p");
+    notice.id = "busy";
+    notice.className = "notice error";
+    notice.setAttribute("role", "status");
+    document.body.append(notice); // before its text, or it isn't read out
+    notice.textContent =
+      "Many people are looking at this page right now. What you chose will be shown in a moment: the page asks again by itself.";
+  }
+  window.fetch = async (...request) => {
+    let answer = await ask(...request);
+    const isFull = () => answer.status === 503 && answer.headers.has("retry-after");
+    if (!isFull()) return answer;
+    refused += 1;
+    try {
+      for (let seconds = 2; isFull(); seconds = Math.min(1.5 * seconds, 15)) {
+        sayBusy();
+        // Not all at the same moment.
+        await new Promise((resolve) => setTimeout(resolve, 1000 * seconds * (0.5 + Math.random())));
+        answer = await ask(...request);
+      }
+      return answer;
+    } finally {
+      refused -= 1;
+      if (!refused) byId("busy")?.remove();
+    }
+  };
+
   // ---- Keys: ← → picture, ↑ ↓ repetitions, space surprise.
   function stepRepetitions(by) {
     const choices = [...document.querySelectorAll("#repetitions input[type=radio]")];

@@ -4,16 +4,19 @@ from html import escape
 from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from nice_demo import __version__
 from nice_demo.decode import BundleDecoder, Decoder
 from nice_demo.ui import cards
 from nice_demo.ui.decode_tab import BARE, decode_tab
 from nice_demo.ui.evidence.tab import evidence_tab
+from nice_demo.ui.traffic import Assets, refused
 
 HERE = Path(__file__).parent
 PAPER = "https://arxiv.org/abs/2308.13234"
 CC_BY = "https://creativecommons.org/licenses/by/4.0/"
+WAITING = 64  # answers that may be asked for before the next is refused
 
 _SIMULATED = (
     "No person was measured: these subjects are phantoms, a head model whose visual areas respond "
@@ -108,7 +111,8 @@ def page(decoder: Decoder, name: str, notice: str = "") -> gr.Blocks:
                 with gr.Tab("Evidence", id="evidence") as tab:
                     evidence_tab(decoder.bundle, tab)
         gr.HTML(_footer(decoder, name), elem_id="footer", **BARE)
-    return blocks.queue(default_concurrency_limit=2, max_size=64)
+    # Nobody is shown a place in the queue, so it needn't be sent to all whenever one is answered.
+    return blocks.queue(default_concurrency_limit=2, max_size=WAITING, status_update_rate=10)
 
 
 def _theme() -> gr.themes.Base:
@@ -180,5 +184,9 @@ def serve(blocks: gr.Blocks, host: str | None = None, port: int | None = None) -
         run_history=False,
         footer_links=["api"],  # hidden; the API button of our footer presses it
         max_file_size="1mb",
+        app_kwargs={
+            "exception_handlers": {503: refused},
+            "middleware": [Middleware(Assets)],
+        },
     )
     return address

@@ -1,0 +1,100 @@
+"""What a visitor may ask for next, made while nobody waits for an answer.
+
+A phantom's trials of one picture take some 100 ms to make; once made, `BundleDecoder` keeps them.
+In flows what was looked at last; out flows nothing, but the next answer is there sooner.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+from nice_demo.decode import BundleDecoder
+from nice_demo.ui.view import View
+
+QUIET = 0.3  # s since the last answer, before anything is made ahead
+NEAR = 1  # picture on either side that is made before all else
+
+
+class Ahead:
+    """Makes things ahead in a thread of its own, one after the other, whenever it is quiet.
+
+    Parameters
+    ----------
+    decoder : BundleDecoder
+    measure_ranges : callable
+        Measures a view's ranges of colours, which are the same for all pictures.
+    """
+
+    def __init__(self, decoder: BundleDecoder, measure_ranges: Callable[[View], object]) -> None:
+        self._decoder, self._measure_ranges = decoder, measure_ranges
+        self._changed = threading.Condition()
+        self._looked_at: View | None = None
+        self._answering, self._quiet_from = 0, 0.0
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Make nothing for as long as this lasts; also a decorator."""
+        with self._changed:
+            self._answering += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._answering -= 1
+                self._quiet_from = time.monotonic() + QUIET
+                self._changed.notify()
+
+    def looked_at(self, view: View) -> None:
+        """Begin anew, with what may follow this view."""
+        with self._changed:
+            self._looked_at = view
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def steps(self, view: View) -> Iterator[Callable[[], object]]:
+        """Go through what may follow: near pictures, the other subjects, all other pictures."""
+        ids = [candidate.id for candidate in self._decoder.gallery.candidates]
+        here, number = ids.index(view.picture), len(ids)
+        nearest = sorted(range(number), key=lambda r: min((r - here) % number, (here - r) % number))
+        near = 2 * NEAR + 1  # with the picture itself
+
+        def trials(subject: str, condition: int) -> Callable[[], object]:
+            return partial(self._decoder.evoked, subject, condition, view.repetitions)
+
+        for condition in nearest[:near]:
+            yield trials(view.subject, condition)
+        for subject in self._decoder.subjects:
+            if view.encoder in self._decoder.encoders(subject):
+                yield trials(subject, here)
+                yield partial(self._measure_ranges, replace(view, subject=subject))
+        for condition in nearest[near:]:
+            yield trials(view.subject, condition)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._looked_at)
+                view, self._looked_at = self._looked_at, None
+            for step in self.steps(view):
+                if not self._quiet():
+                    break
+                began = time.monotonic()
+                step()
+                with self._changed:  # half of the time at most, and of one core
+                    self._quiet_from = 2 * time.monotonic() - began
+
+    def _quiet(self) -> bool:
+        """Wait until nobody is waiting; return False where something else was looked at."""
+        with self._changed:
+            while not self._looked_at:
+                rest = None if self._answering else self._quiet_from - time.monotonic()
+                if rest is not None and rest <= 0:
+                    return True
+                self._changed.wait(rest)
+            return False

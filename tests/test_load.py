@@ -1,0 +1,179 @@
+"""More visitors than the page takes in: what they are told, and that it recovers."""
+
+import contextlib
+import json
+import re
+import threading
+import time
+
+import httpx
+import numpy as np
+import pytest
+from fake_decoder import FakeDecoder, served
+from gradio_client import Client
+from gradio_client.utils import QueueError
+from test_browser import LAPTOP, PHONE, chromium, sync_api  # noqa: F401
+
+from nice_demo.ui import page as page_of_ui
+from nice_demo.ui.ahead import QUIET, Ahead
+from nice_demo.ui.traffic import BUSY
+from nice_demo.ui.view import View
+
+
+class HeldDecoder(FakeDecoder):
+    """Decodes nothing before it is let go."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = threading.Event()
+        self.go.set()
+
+    def decode(self, *choices):
+        assert self.go.wait(60)
+        return super().decode(*choices)
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    return HeldDecoder()
+
+
+@pytest.fixture(scope="module")
+def address(decoder):
+    """Serve a page that takes in two answers at a time, and one more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page_of_ui, "WAITING", 1)
+        with served(decoder) as where:
+            yield where
+
+
+@contextlib.contextmanager
+def filled(address, decoder):
+    """Fill the queue; afterwards all that was taken in must be answered."""
+    decoder.go.clear()
+    taken, refused = [], False
+    with httpx.Client(base_url=address, timeout=60) as client:
+        # Two are being answered, one waits. While they begin, a place may come free again.
+        while not (refused and len(taken) == 3):
+            answer = ask(client)
+            refused = answer.status_code == 503
+            if not refused:
+                taken.append(answer.json()["event_id"])
+        yield
+        decoder.go.set()
+        for event in taken:
+            assert "event: complete" in told(client, event)
+
+
+@pytest.fixture
+def full(address, decoder):
+    with filled(address, decoder):
+        yield
+
+
+SAID = BUSY.split(".")[0]
+CHOICES = ["1", "nice", "dog", 80, "all", None, None]
+
+
+def ask(client):
+    return client.post("gradio_api/call/decode", json={"data": CHOICES})
+
+
+def told(client, event):
+    return client.get(f"gradio_api/call/decode/{event}").text
+
+
+def test_a_program_is_refused_at_once_with_a_sentence(address, decoder):
+    with httpx.Client(base_url=address, timeout=60) as client:
+        with filled(address, decoder):
+            began = time.perf_counter()
+            answer = ask(client)
+            assert time.perf_counter() - began < 5  # what it would wait for never comes
+            assert answer.status_code == 503
+            assert answer.json() == {"detail": BUSY}
+            assert int(answer.headers["Retry-After"]) > 0
+        again = told(client, ask(client).json()["event_id"])
+        assert json.loads(again.split("data: ")[1])[0]["seen"]["name"] == "dog"
+
+
+def test_gradios_own_client_is_refused_too(address, full):
+    client = Client(address, verbose=False)
+    with pytest.raises(QueueError, match="Queue is full! Please try again."):
+        client.predict(*CHOICES[:4], api_name="/decode")
+    client.close()
+
+
+def test_a_visitor_reads_it_and_need_not_ask_again(chromium, address, decoder, full):  # noqa: F811
+    with chromium.new_context(viewport=PHONE, color_scheme="dark") as context:
+        page = context.new_page()
+        page.goto(address)
+        notice = page.locator("#busy")
+        sync_api.expect(notice).to_contain_text(SAID)
+        sync_api.expect(notice).to_be_in_viewport()
+        assert page.get_by_test_id("toast-body").count() == 0  # gradio's "Error"
+        decoder.go.set()
+        page.wait_for_selector(".overall")
+        sync_api.expect(notice).to_have_count(0)
+
+
+def test_a_change_that_was_refused_is_on_the_screen_in_the_end(chromium, address, decoder):  # noqa: F811
+    with chromium.new_context(viewport=LAPTOP) as context:
+        page = context.new_page()
+        page.goto(address)
+        page.wait_for_selector(".overall")
+        page.wait_for_selector("#carried svg")
+        before = page.locator(".seen .name").inner_text()
+        with filled(address, decoder):
+            page.locator("#next").click()
+            sync_api.expect(page.locator("#busy")).to_contain_text(SAID)
+            assert page.locator(".seen .name").inner_text() == before
+        sync_api.expect(page.locator("#busy")).to_have_count(0)
+        names = [candidate.name for candidate in decoder.gallery.candidates]
+        following = names[(names.index(before) + 1) % len(names)]
+        sync_api.expect(page.locator(".seen .name")).to_have_text(following)
+
+
+# ---------------------------------------------------------------- made ahead
+
+
+def test_what_may_follow_is_made_while_it_is_quiet(decoder):
+    made, all_made = [], threading.Event()
+    ids = [candidate.id for candidate in decoder.gallery.candidates]
+    view, last = View("1", "nice", ids[0], 80), ("1", 100, 80)  # the farthest picture
+
+    class Noted(FakeDecoder):
+        def evoked(self, *which):
+            made.append(which)
+            if which == last:
+                all_made.set()
+
+    ahead = Ahead(Noted(), lambda view: made.append(("ranges", view.subject)))
+    with ahead.answering():
+        ahead.looked_at(view)
+        assert not all_made.wait(2 * QUIET) and not made
+    assert all_made.wait(60)
+    assert made[:3] == [("1", row, 80) for row in (0, 1, 199)]
+    assert made[3:7] == [("1", 0, 80), ("ranges", "1"), ("2", 0, 80), ("ranges", "2")]
+    assert sorted(made[:3] + made[7:]) == [("1", row, 80) for row in range(200)]
+
+
+def test_trials_are_made_once_and_equal_those_of_the_bundle(decoder):
+    first, again = decoder.evoked("2", 7, 20), decoder.evoked("2", 7, 20)
+    assert again is first
+    own = decoder.bundle.trials("2").evoked(7, 20)
+    np.testing.assert_array_equal(first.eeg, own.eeg)
+    np.testing.assert_array_equal(first.volts, own.volts)
+    assert first.eeg.base is None and first.volts.base is None
+
+
+def test_scripts_are_compressed_and_may_be_kept(address):
+    with httpx.Client(base_url=address) as client:
+        script = re.search(r'src="./(assets/[^"]+[.]js)"', client.get("").text).group(1)
+        plain = client.get(script, headers={"Accept-Encoding": "identity"})
+        given = client.get(script, headers={"Accept-Encoding": "gzip, br"})
+        assert "immutable" in given.headers["Cache-Control"]
+        assert given.headers["Content-Encoding"] == "br"
+        assert given.headers["Content-Type"] == plain.headers["Content-Type"]
+        assert given.content == plain.content
+        assert "immutable" not in client.get("").headers.get("Cache-Control", "")
+        assert client.get("assets/none.js").status_code == 404

@@ -131,9 +131,9 @@ def _store() -> dist.Store:
 
 def _meet() -> None:
     """Share the cores, tell the others who this is, and be ready for torchrun's signal to end."""
-    from joblib import cpu_count  # knows of a container's limit
-
-    torch.set_num_threads(max(1, cpu_count() // int(os.environ["LOCAL_WORLD_SIZE"])))
+    ours = hasattr(os, "sched_getaffinity")  # else all cores
+    cores = len(os.sched_getaffinity(0)) if ours else os.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"])))
     _store().set(f"process/{process_number()}", f"{os.environ['GROUP_RANK']} {os.getpid()}")
     wait_for_all("met")
     # Python's handlers wait until a sum returns, and on a GPU it never may. So a thread speaks.

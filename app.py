@@ -48,6 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     blocks = page(*open_decoder(options))
     print(f"The page is up: {serve(blocks, options.host, options.port)}", flush=True)
+    import scipy.stats  # noqa: F401  (the first map needs it; the page needn't wait for it)
+
     blocks.block_thread()
 
 

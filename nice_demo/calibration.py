@@ -14,9 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from scipy.stats import rankdata
 
 from nice_demo.errors import InputError
 from nice_demo.retrieval import ranks, wilson
@@ -92,6 +90,8 @@ def temperature(similarities: Sequence[np.ndarray], target: Sequence[np.ndarray]
             log_softmax(scale * one, axis=1)[np.arange(len(seen)), seen].sum()
             for one, seen in pairs
         )
+
+    from scipy.optimize import minimize_scalar  # here: the page needn't wait for it
 
     low, high = np.log(BOUNDS)
     found = minimize_scalar(surprise, bounds=(low, high), method="bounded").x
@@ -210,6 +210,8 @@ def _bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
     """Put trials into bins of equal size along the last axis; ties go into the same one."""
     if bins < 1:
         raise InputError(f"{bins} bins hold nothing; give at least 1.")
+    from scipy.stats import rankdata
+
     place = rankdata(confidence, method="min", axis=-1).astype(int) - 1
     return place * bins // confidence.shape[-1]
 

@@ -21,7 +21,6 @@ from types import MethodType
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -453,6 +452,8 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     """Return Spearman's rank correlation over all entries; NaN where one is constant."""
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
+    from scipy.stats import spearmanr  # here: the page needn't wait for it to start
+
     return float(spearmanr(one, other, axis=None).statistic)
 
 

@@ -318,27 +318,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run ``python -m nice_demo.train``."""
     options = ranks.parse(_parser(), argv)
-    given = {
-        k: v
-        for k, v in vars(options).items()
-        if k in Settings.__dataclass_fields__ and k != "encoder" and v is not None
-    }
-    settings = replace(PAPER if options.data else PHANTOM, **given)
-    encoders = options.encoder or (["nice"] if options.data else TRAINED)
-    if settings.epochs < 1 or settings.batch < 2 or not 0 < settings.lr < math.inf:
-        raise InputError("Training needs --epochs of at least 1, --batch of 2, and --lr above 0.")
-    if options.jobs < 1:
-        raise InputError("--jobs is how many runs go on at once: give 1 or more.")
-    if options.jobs > 1 and ranks.process_count() > 1:
-        raise InputError("--jobs is for one process; under torchrun, leave it out.")
-    if options.together is not None and options.together < 1:
-        raise InputError("--together is how many runs are trained as one model: give 1 or more.")
-    if options.jobs > 1 and (options.together or 1) > 1:
-        raise InputError("--jobs and --together are two ways to train several runs; give one.")
-    if not 0 <= settings.dropout < 1:
-        raise InputError("--dropout is a probability: give a number from 0 to below 1.")
-    device = _device(options.device)
-    together = 1 if options.together is None and device.type == "cpu" else options.together
+    settings, device = _settings(options), _device(options.device)
     folder = options.data or Path("data/phantom")
     if not options.data:
         wanted = None if options.leave_one_subject_out else options.subjects
@@ -347,27 +327,7 @@ def main(argv: list[str] | None = None) -> int:
         ranks.wait_for_all("prepared")
     data = DataSet.open(folder)
     subjects = sorted(options.subjects or data.subjects)
-    if not subjects:
-        raise InputError(f"No subject is prepared in {folder}; prepare one first.")
-    # Whatever is wrong with the data is said before training. No subject stays open: its pages
-    # would count twice.
-    averages = set()
-    for subject in subjects:
-        eeg = data.subject(subject)
-        averages.add(tuple(eeg.test_repetitions))
-        if eeg.meta["unit"] == "V":
-            raise InputError(
-                f"The EEG of subject {subject} in {folder} is in V, too small for training in half "
-                "precision; prepare it whitened or in µV."
-            )
-        del eeg
-    if len(averages) > 1:
-        raise InputError(
-            f"The subjects in {folder} have different numbers of test repetitions; "
-            "train those with the same number together."
-        )
-    open_centres(data.folder / "test_centres", data.test_gallery)
-    pictures_of(data)
+    _check_subjects(data, subjects)
     trained_on, name = SAME_SUBJECT, data.description["name"]
     if options.leave_one_subject_out:
         check_pool(data)
@@ -388,34 +348,99 @@ def main(argv: list[str] | None = None) -> int:
     tasks = [
         (subject, replace(settings, encoder=encoder), seed)
         for seed in options.seeds
-        for encoder in encoders
+        for encoder in options.encoder or (["nice"] if options.data else TRAINED)
         for subject in subjects
     ]
     ridge = replace(settings, encoder="ridge")
     tasks += [(subject, ridge, options.seeds[0]) for subject in subjects]
-    if options.jobs > 1 and device.type == "cpu":
-        from joblib import Parallel, delayed
-
-        from nice_demo.train import _run as run  # by its module's name, which __main__ hides
-
-        Parallel(options.jobs)(
-            delayed(run)(data, trained_on, *task, device, work) for task in tasks
-        )
-    else:
-        joint = [task for task in tasks if _jointly(trained_on, task[1])]
-        single = [task for task in tasks if task not in joint]
-        bunches = [[task] for task in joint], ranks.share(_bunches(single, together))
-        for bunch in chain(*bunches):
-            _, wanted, _ = bunch[0]
-            if together == 1 or wanted.encoder == "ridge" or _jointly(trained_on, wanted):
-                _run(data, trained_on, *bunch[0], device, work)
-            else:
-                _run_together(data, trained_on, bunch, device, work, together)
+    _train_all(data, trained_on, tasks, device, work, options.jobs, options.together)
     ranks.wait_for_all("trained")
     if ranks.is_first():
         _finish(data, tasks, trained_on, work, out)
     ranks.wait_for_all("finished")
     return 0
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """Return the settings of all runs, but for the encoder.
+
+    Raises
+    ------
+    InputError
+        Where an option can't be, or doesn't go with another.
+    """
+    given = {
+        k: v
+        for k, v in vars(options).items()
+        if k in Settings.__dataclass_fields__ and k != "encoder" and v is not None
+    }
+    settings = replace(PAPER if options.data else PHANTOM, **given)
+    if settings.epochs < 1 or settings.batch < 2 or not 0 < settings.lr < math.inf:
+        raise InputError("Training needs --epochs of at least 1, --batch of 2, and --lr above 0.")
+    if not 0 <= settings.dropout < 1:
+        raise InputError("--dropout is a probability: give a number from 0 to below 1.")
+    if options.jobs < 1:
+        raise InputError("--jobs is how many runs go on at once: give 1 or more.")
+    if options.jobs > 1 and ranks.process_count() > 1:
+        raise InputError("--jobs is for one process; under torchrun, leave it out.")
+    if options.together is not None and options.together < 1:
+        raise InputError("--together is how many runs are trained as one model: give 1 or more.")
+    if options.jobs > 1 and (options.together or 1) > 1:
+        raise InputError("--jobs and --together are two ways to train several runs; give one.")
+    return settings
+
+
+def _check_subjects(data: DataSet, subjects: list[int]) -> None:
+    """Say whatever is wrong with the data before training begins."""
+    if not subjects:
+        raise InputError(f"No subject is prepared in {data.folder}; prepare one first.")
+    averages = set()
+    for subject in subjects:
+        eeg = data.subject(subject)
+        averages.add(tuple(eeg.test_repetitions))
+        if eeg.meta["unit"] == "V":
+            raise InputError(
+                f"The EEG of subject {subject} in {data.folder} is in V, too small for training "
+                "in half precision; prepare it whitened or in µV."
+            )
+        del eeg  # else its pages would count when the next is open
+    if len(averages) > 1:
+        raise InputError(
+            f"The subjects in {data.folder} have different numbers of test repetitions; "
+            "train those with the same number together."
+        )
+    open_centres(data.folder / "test_centres", data.test_gallery)
+    pictures_of(data)
+
+
+def _train_all(
+    data: DataSet,
+    trained_on: str,
+    tasks: list[tuple[int, Settings, int]],
+    device: torch.device,
+    work: Path,
+    jobs: int,
+    together: int | None,
+) -> None:
+    """Train all runs: jointly, by one process after the other, as one model, or several at once."""
+    if device.type == "cpu" and together is None:
+        together = 1
+    if jobs > 1 and device.type == "cpu":
+        from joblib import Parallel, delayed
+
+        from nice_demo.train import _run as run  # by its module's name, which __main__ hides
+
+        Parallel(jobs)(delayed(run)(data, trained_on, *task, device, work) for task in tasks)
+        return
+    joint = [task for task in tasks if _jointly(trained_on, task[1])]
+    single = [task for task in tasks if task not in joint]
+    bunches = [[task] for task in joint], ranks.share(_bunches(single, together))
+    for bunch in chain(*bunches):
+        _, wanted, _ = bunch[0]
+        if together == 1 or wanted.encoder == "ridge" or _jointly(trained_on, wanted):
+            _run(data, trained_on, *bunch[0], device, work)
+        else:
+            _run_together(data, trained_on, bunch, device, work, together)
 
 
 def _open_work(work: Path, options: argparse.Namespace) -> None:

@@ -83,12 +83,13 @@ def in_double(folder, settings, place, joint, *, stop_after=None):
 
 def torchrun(count, *arguments, **environment):
     """Start processes on the loopback interface; return the exit code, stdout, stderr, seconds."""
-    start = time.monotonic()
+    start, root = time.monotonic(), HERE.parents[1]
+    given = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr",
          "127.0.0.1", "--nproc-per-node", str(count), *map(str, arguments)],
-        capture_output=True, text=True, timeout=120, cwd=HERE.parents[1],
-        env=os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True, text=True, timeout=120, cwd=root,
+        env=os.environ | given | environment,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr, time.monotonic() - start
 

@@ -23,7 +23,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy import stats
 
 from nice_demo.analysis.series import LEVEL, PERMUTATIONS, Found, Recording
 from nice_demo.encoders import embed
@@ -194,6 +193,8 @@ def correlations(
 
 def _ranks_of_pairs(similarities: np.ndarray) -> np.ndarray:
     """Rank the upper triangle; centred and scaled so that products of two sum to Spearman's."""
+    from scipy import stats
+
     upper = np.triu_indices(len(similarities), 1)
     of_pairs = stats.rankdata(similarities[upper])
     of_pairs -= of_pairs.mean()
@@ -352,6 +353,8 @@ def percentiles(similarities: np.ndarray) -> np.ndarray:
     array of shape (n_candidates, n_candidates)
         NaN on the diagonal.
     """
+    from scipy import stats
+
     upper = np.triu_indices(len(similarities), 1)
     ranked = np.full(similarities.shape, np.nan)
     ranked[upper] = 100 * (stats.rankdata(similarities[upper]) - 0.5) / len(upper[0])

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from scipy import stats
 from torch import nn
 
 from nice_demo.bundle import Bundle
@@ -243,6 +242,8 @@ def measure(
     -------
     SubjectSeries
     """
+    from scipy import stats
+
     rng = np.random.default_rng([seed, 200])
     shuffled = rng.permuted(np.tile(target, (permutations, 1)), axis=1)
     trials, found, null = np.arange(len(target)), [], []

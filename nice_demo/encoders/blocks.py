@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 
 KERNEL = 25  # samples of the temporal convolution
 STRIDE = 5  # samples between tokens
-ROWS = 16_384  # patches in a block: with 40 filters 2.6 MB, less than a core's share of cache
+ROWS = 16_384  # patches in a block: with 40 filters 2.6 MB, which a cache holds
 
 LOG2_E = math.log2(math.e)
 LEVELS = 2**16  # of the random numbers that decide what is dropped
@@ -49,7 +49,7 @@ class Convolutions(Function):
     def forward(context, mean: Tensor, temporal: Tensor, spatial: Tensor) -> Tensor:  # noqa: D102
         context.save_for_backward(mean, temporal, spatial)
         mixed = mean.new_empty(len(mean) * _tokens(mean), spatial.shape[1])
-        room, slope, spare = (_room(mean, temporal) for _ in range(3))
+        room, slope, spare = _room(mean, temporal)
         for _, rows, block in _blocks(mean):
             active = torch.mm(block, temporal, out=room[: len(block)])
             _elu(active, slope[: len(block)], spare[: len(block)])
@@ -67,7 +67,7 @@ class Convolutions(Function):
             for given, needed in zip(context.saved_tensors, context.needs_input_grad, strict=True)
         )
         from_patch = temporal[:KERNEL].T.contiguous()
-        room, slope, spare = (_room(mean, temporal) for _ in range(3))
+        room, slope, spare = _room(mean, temporal)
         for trials, rows, block in _blocks(mean):
             active = torch.mm(block, temporal, out=room[: len(block)])
             steep, change = slope[: len(block)], spare[: len(block)]
@@ -144,9 +144,9 @@ def _trials(mean: Tensor) -> int:
 
 
 def _room(mean: Tensor, temporal: Tensor) -> Tensor:
-    """Make room for a block's activity: a row for each patch."""
+    """Make room for a block's activity and two arrays as large: (3, patches, filters)."""
     patches_a_trial = _tokens(mean) * mean.shape[1]
-    return mean.new_empty(_trials(mean) * patches_a_trial, temporal.shape[1])
+    return mean.new_empty(3, _trials(mean) * patches_a_trial, temporal.shape[1])
 
 
 def _blocks(mean: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:

@@ -9,9 +9,13 @@ from starlette.middleware import Middleware
 from nice_demo import __version__
 from nice_demo.decode import BundleDecoder, Decoder
 from nice_demo.ui import cards
+from nice_demo.ui.about_tab import about_tab
 from nice_demo.ui.decode_tab import BARE, decode_tab
 from nice_demo.ui.evidence.tab import evidence_tab
+from nice_demo.ui.latents_tab import latents_tab
+from nice_demo.ui.recording_tab import recording_tab
 from nice_demo.ui.traffic import Assets, refused
+from nice_demo.ui.words_tab import words_tab
 
 HERE = Path(__file__).parent
 PAPER = "https://arxiv.org/abs/2308.13234"
@@ -110,6 +114,15 @@ def page(decoder: Decoder, name: str, notice: str = "") -> gr.Blocks:
             if isinstance(decoder, BundleDecoder):  # others bring no analyses along
                 with gr.Tab("Evidence", id="evidence") as tab:
                     evidence_tab(decoder.bundle, tab)
+                with gr.Tab("Your EEG", id="your-eeg") as tab:
+                    recording_tab(decoder.bundle, tab)
+            with gr.Tab("Your decoder", id="your-decoder") as tab:
+                latents_tab([], tab)
+            if isinstance(decoder, BundleDecoder):
+                with gr.Tab("Pictures and words", id="words") as tab:
+                    words_tab(decoder, tab)
+            with gr.Tab("About", id="about"):
+                about_tab(decoder)
         gr.HTML(_footer(decoder, name), elem_id="footer", **BARE)
     # Nobody is shown a place in the queue, so it needn't be sent to all whenever one is answered.
     return blocks.queue(default_concurrency_limit=2, max_size=WAITING, status_update_rate=10)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from browser import start_chromium, visits
 from tiny import make_stored_data, make_tiny_data
 
 from nice_demo import train
@@ -66,3 +67,22 @@ def stored_bundle(stored_data: Path, tmp_path_factory: pytest.TempPathFactory) -
     training = ["--epochs", "2", "--batch", "32", "--lr", "1e-3"]
     assert train.main([*training, "--data", str(stored_data), "--out", str(out)]) == 0
     return out
+
+
+@pytest.fixture(scope="module")  # Playwright keeps an event loop, which tests elsewhere don't expect
+def chromium():
+    """Return Chromium, started once for a module."""
+    yield from start_chromium()
+
+
+@pytest.fixture(scope="module")
+def context(chromium):
+    """Return a browser's context: shared, so that gradio's scripts come out of its cache."""
+    with chromium.new_context() as context:
+        yield context
+
+
+@pytest.fixture
+def visit(context):
+    """Return what opens pages and watches over them; see `browser.visits`."""
+    yield from visits(context)

@@ -1,7 +1,6 @@
 """The page in a real Chromium: by mouse and keyboard, light and dark, on a laptop and a phone."""
 
 import json
-import os
 import re
 import shutil
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from browser import PHONE
 from fake_decoder import NASTY, FakeDecoder, served
 from PIL import Image
 
@@ -22,29 +22,6 @@ from nice_demo.ui import cards
 from nice_demo.ui.view import find_picture
 
 sync_api = pytest.importorskip("playwright.sync_api")
-sync_api.expect.set_options(timeout=60_000)  # a busy machine is no fault
-
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic",
-]  # fmt: skip
-LAPTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_api.sync_playwright() as playwright:
-        installed = shutil.which("chromium") or shutil.which("chromium-browser")
-        own = Path(playwright.chromium.executable_path)
-        path = str(own) if own.exists() else installed
-        if path is None:
-            message = (
-                "no Chromium: install Debian's, or run `python -m playwright install chromium`"
-            )
-            pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -56,44 +33,6 @@ def decoder() -> FakeDecoder:
 def address(decoder):
     with served(decoder) as where:
         yield where
-
-
-@pytest.fixture(scope="module")
-def context(chromium):
-    # Shared, so that gradio's scripts come out of its cache.
-    with chromium.new_context() as context:
-        yield context
-
-
-@pytest.fixture
-def visit(context):
-    """Open pages; afterwards nothing may have been asked of another machine, or gone wrong."""
-    pages, wrong = [], []
-
-    def open_page(url, viewport=LAPTOP, colours="light"):
-
-        def route(route):
-            if urlsplit(route.request.url).hostname == "127.0.0.1":
-                return route.continue_()
-            wrong.append(f"asked for {route.request.url}")
-            return route.abort()
-
-        page = context.new_page()
-        pages.append(page)
-        page.set_viewport_size(viewport)
-        page.emulate_media(color_scheme=colours)
-        page.set_default_timeout(60_000)
-        page.route(lambda url: not url.startswith(("data:", "blob:")), route)
-        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
-        page.goto(url)
-        page.wait_for_selector(".overall")
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
-    assert not wrong
 
 
 def verdict_of(decoder, subject, encoder, name, repetitions):

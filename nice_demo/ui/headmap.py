@@ -19,17 +19,21 @@ from scipy.ndimage import distance_transform_edt
 from nice_demo.montage import Montage
 
 
-def _table(stops: list[str]) -> np.ndarray:
+def _table(stops: list[str], middle: str | None = None) -> np.ndarray:
     """Interpolate a colour scale to 255 colours: (255, 3) uint8."""
+    known = np.linspace(0, 1, len(stops))
+    if middle is not None:
+        half = len(stops) // 2
+        stops, known = [*stops[:half], middle, *stops[half:]], np.insert(known, half, 0.5)
     rgb, places = np.array([unlabel_rgb(colour) for colour in stops]), np.linspace(0, 1, 255)
-    known = np.linspace(0, 1, len(rgb))
     return np.stack([np.interp(places, known, c) for c in rgb.T], axis=1).astype(np.uint8)
 
 
 # cmocean's "balance" runs from blue over near white to red in perceptually even steps that people
 # with any colour vision tell apart (Thyng et al. 2016, Oceanography 29); "tempo", for what knows no
-# sign, from near white to dark green.
-COLOURS = _table(cmocean.balance)
+# sign, from near white to dark green. Plotly keeps an even number of balance's colours and so leaves
+# out its middle, without which small voltages of either sign would look alike.
+COLOURS = _table(cmocean.balance, middle="rgb(241,236,235)")
 SEQUENTIAL = _table(cmocean.tempo)
 NICE = (0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)  # µV, ends of a colour range
 

@@ -6,7 +6,7 @@ that both return.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -14,12 +14,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nice_demo.bundle import Bundle
+from nice_demo.bundle import Bundle, LatentsBundle
 from nice_demo.encoders import embed
 from nice_demo.errors import InputError
 from nice_demo.gallery import Gallery
 from nice_demo.montage import Montage
-from nice_demo.retrieval import Metrics, metrics, ranks, similarity
+from nice_demo.retrieval import (
+    Metrics,
+    metrics_of_ranks,
+    ranks,
+    ranks_in_order,
+    similarity,
+)
 from nice_demo.trials import Evoked
 
 KEPT = 1024  # averages of a bundle's trials that stay in memory
@@ -386,42 +392,87 @@ class BundleDecoder(Decoder):
 
 
 class LatentsDecoder(Decoder):
-    """Shows the output of any decoder: one embedding for each picture of a gallery.
+    """Shows the output of any decoders: one embedding for each picture of a gallery.
 
     Parameters
     ----------
-    latents : array of shape (n_candidates, dim)
-        Row i is what the decoder made of the EEG of candidate i.
+    latents : array of shape (n_candidates, dim), or dict of such
+        Row i is what the decoder made of the EEG of candidate i. Of several decoders: by their
+        names, or by subject and within it by name.
     gallery : Gallery
     folder : Path or None
         Where the gallery's pictures lie.
     provenance : str
         Where the latents come from.
+    simulated : bool
+        Whether the EEG is.
     """
 
     def __init__(
-        self, latents: np.ndarray, gallery: Gallery, folder: Path | None, provenance: str
+        self,
+        latents: np.ndarray | Mapping,
+        gallery: Gallery,
+        folder: Path | None,
+        provenance: str,
+        simulated: bool = False,
     ) -> None:
-        self.latents, self.gallery, self.folder = latents, gallery, folder
-        self.provenance, self.montage, self.simulated = provenance, None, False
-        self.subjects, self.repetitions = ["latents"], [1]
-        self._metrics = lru_cache(self._measure)
+        if isinstance(latents, np.ndarray):
+            latents = {"latents": latents}
+        if any(isinstance(found, np.ndarray) for found in latents.values()):
+            latents = {"latents": latents}
+        self.latents = {subject: dict(by_name) for subject, by_name in latents.items()}
+        self.gallery, self.folder = gallery, folder
+        self.provenance, self.montage, self.simulated = provenance, None, simulated
+        self.subjects, self.repetitions = list(self.latents), [1]
+        self._ranks = cache(self._ranked)
+        self._metrics = cache(self._measure)
+
+    @classmethod
+    def of_bundle(cls, bundle: LatentsBundle) -> "LatentsDecoder":
+        """Return the decoder of a bundle of latents."""
+        latents = {
+            subject: {name: bundle.latents(subject, name) for name in bundle.encoders(subject)}
+            for subject in bundle.subjects
+        }
+        source = bundle.manifest["source"]
+        decoder = cls(latents, bundle.gallery, bundle.folder, source, bundle.simulated)
+        decoder.licences = bundle.manifest["licences"]
+        return decoder
 
     def encoders(self, subject: str) -> list[str]:
-        """Return the one name there is."""
+        """Return the names of the decoders."""
         if subject not in self.subjects:
-            raise InputError(f"There is no subject {subject!r}; these latents have 'latents' only.")
-        return ["latents"]
+            raise InputError(
+                f"There is no subject {subject!r}; these latents have "
+                f"{', '.join(map(repr, self.subjects))} only."
+            )
+        return list(self.latents[subject])
+
+    def ranks(self, subject: str, encoder: str) -> np.ndarray:
+        """Return the ranks of the pictures seen: array of shape (n_candidates,), int."""
+        self._check(subject, encoder)
+        return self._ranks(subject, encoder)
 
     def metrics(self, subject: str, encoder: str, repetitions: int) -> Metrics | None:
         """Return the latents' own metrics."""
-        return self._metrics()
+        self._check(subject, encoder)
+        return self._metrics(subject, encoder)
 
-    def _measure(self) -> Metrics:
-        similarities = similarity(self.latents, self.gallery.embeddings)
-        return metrics(
-            similarities,
-            np.arange(len(self.gallery)),
+    def _check(self, subject: str, encoder: str) -> None:
+        if encoder not in (known := self.encoders(subject)):
+            raise InputError(
+                f"There is no encoder {encoder!r}; these latents have "
+                f"{', '.join(map(repr, known))} only."
+            )
+
+    def _ranked(self, subject: str, encoder: str) -> np.ndarray:
+        latents = self.latents[subject][encoder]
+        return ranks_in_order(latents, self.gallery.embeddings, self.gallery.keeps_norms)
+
+    def _measure(self, subject: str, encoder: str) -> Metrics:
+        return metrics_of_ranks(
+            self._ranks(subject, encoder),
+            len(self.gallery),
             protocol=self.gallery.protocol,
             repetitions=None,
         )
@@ -432,11 +483,17 @@ class LatentsDecoder(Decoder):
                 "These latents came without EEG, so that no part of it can be switched off; "
                 "open a bundle, or ask for all of it."
             )
-        if encoder not in self.encoders(subject):
-            raise InputError(f"There is no encoder {encoder!r}; these latents have 'latents' only.")
+        self._check(subject, encoder)
         if repetitions not in self.repetitions:
             raise InputError(
                 f"There is no average over {repetitions} repetitions; "
                 "these latents are one for each picture: choose 1."
             )
-        return self.latents[condition], None
+        return self.latents[subject][encoder][condition], None
+
+
+def open_decoder(bundle: Bundle | LatentsBundle) -> Decoder:
+    """Return what the page shows of a bundle, of whichever kind it is."""
+    if isinstance(bundle, LatentsBundle):
+        return LatentsDecoder.of_bundle(bundle)
+    return BundleDecoder(bundle)

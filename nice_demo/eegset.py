@@ -123,6 +123,11 @@ class DataSet:
     def _check_fit(self, eeg: "TrainingSet", **splits: np.ndarray) -> None:
         galleries = {"train": self.train_gallery, "test": self.test_gallery}
         for split, array in splits.items():
+            if not galleries[split].embeddings.size:
+                raise InputError(
+                    f"The pictures of {self.folder} have no embeddings yet; make them with "
+                    f"`python -m nice_demo.embed --data {self.folder} --images FOLDER`."
+                )
             if len(array) != len(galleries[split]):
                 raise InputError(
                     f"{eeg.folder} has {len(array)} {split} conditions, the gallery "

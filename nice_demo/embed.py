@@ -2,10 +2,11 @@
 
 python -m nice_demo.embed --data data/things-eeg2 --images data/things-eeg2/downloads
 python -m nice_demo.embed --data data/things-eeg2 --verify clip_vitl14_test.npy
+python -m nice_demo.embed --data data/mine --images FOLDER
 
 The first makes the galleries of a prepared data folder anew, with another image model too; a run
 that was stopped goes on where it was. The second compares the galleries that are there with
-embeddings made elsewhere.
+embeddings made elsewhere. The third gives the pictures of your own recordings their embeddings.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from nice_demo.errors import InputError, command, one_line
 from nice_demo.files import write_json
 from nice_demo.gallery import Gallery
 from nice_demo.sources.latents import read_array
+from nice_demo.sources.recordings import pictures as own
 from nice_demo.sources.things_eeg2 import images
 from nice_demo.sources.things_eeg2.images import Pictures
 
@@ -106,6 +108,7 @@ class ImageModel:
         self.name, self.device, self.layer, self.pooling = name, device, layer, pooling
         self.dtype = torch.float16 if device.startswith("cuda") else torch.float32
         self.processor, self.network, commit = _load(name, revision)
+        self._tokenizer = None
         try:
             self.network = self.network.to(device, self.dtype).eval()
         except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -159,6 +162,52 @@ class ImageModel:
                 "give --device cpu or another model."
             )
         return vectors
+
+    def embed_words(self, words: list[str]) -> np.ndarray:
+        """Embed words or sentences with the model's other half, into the same space.
+
+        Parameters
+        ----------
+        words : list of str
+            What is longer than the model takes is cut.
+
+        Returns
+        -------
+        array of shape (n_words, dim), float32
+            Of unit norm.
+
+        Raises
+        ------
+        InputError
+            Where the model's tokenizer can't be had, or embeddings are of an inner layer, which
+            words don't reach.
+        """
+        import torch
+
+        if self.layer is not None:
+            raise InputError(
+                f"These embeddings are of layer {self.layer} of the image model {self.name!r}, "
+                "to which words have no way; use pictures."
+            )
+        if self._tokenizer is None:
+            self._tokenizer = _load_tokenizer(self.name, self.description["revision"])
+        # SigLIP was trained with all texts filled up to the same length.
+        filled = "max_length" if "siglip" in self.network.config.model_type else True
+        tokens = self._tokenizer(words, padding=filled, truncation=True, return_tensors="pt")
+        tokens = {
+            name: array.to(self.device)
+            for name, array in tokens.items()
+            if name in ("input_ids", "attention_mask")
+        }
+        with torch.inference_mode():
+            found = self.network.get_text_features(**tokens)
+        vectors = getattr(found, "pooler_output", None)
+        if vectors is None or vectors.ndim != 2:
+            raise InputError(
+                f"The image model {self.name!r} doesn't give one embedding for each word; "
+                f"choose a CLIP-like model such as {CLIP!r}."
+            )
+        return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
 
     def _pool(self, found):
         hidden = getattr(found, "hidden_states", None)
@@ -225,6 +274,23 @@ def _load(name: str, revision: str | None):
             "parameters; download it anew or choose another model."
         )
     return processor, network, _commit(name, revision)
+
+
+def _load_tokenizer(name: str, revision: str | None):
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        # Where files are missing, transformers may make one that knows no word.
+        if set(tokenizer("dog")["input_ids"]) == set(tokenizer("pizza")["input_ids"]):
+            raise ValueError("it tells no words apart")
+        return tokenizer
+    # What is raised where files are missing depends on the kind of tokenizer.
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
+        raise InputError(
+            f"The image model {name!r} has no tokenizer that can be read "
+            f"({one_line(error)[:200]}), so that it can't embed words; get the model's folder anew."
+        ) from None
 
 
 def _commit(name: str, revision: str | None) -> str | None:
@@ -493,10 +559,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--images",
         type=Path,
-        help="folder of image_metadata.npy, training_images and test_images (zips or folders); "
-        "without it only --verify",
+        help="folder of image_metadata.npy, training_images and test_images (zips or folders), or "
+        "of your own pictures; without it only --verify",
     )
-    parser.add_argument("--image-model", default=CLIP, help="of the Hub, or its folder")
+    parser.add_argument(
+        "--image-model",
+        default=CLIP,
+        help='of the Hub, or its folder; "stand-in" for own recordings where there is no network',
+    )
+    parser.add_argument(
+        "--embeddings", type=Path, help="own recordings: made elsewhere, .npz of names, embeddings"
+    )
     parser.add_argument("--revision", help="commit, branch or tag of the model on the Hub")
     parser.add_argument("--layer", type=_positive, help="a block's output, not the embedding")
     parser.add_argument("--pooling", choices=POOLINGS, default="cls", help="of the layer's tokens")
@@ -509,9 +582,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cc0", type=Path, help="images_THINGSplus-CC0.zip, pictures to show")
     parser.add_argument("--verify", type=Path, help="test embeddings made elsewhere, .npy")
     options = parser.parse_args(argv)
-    if options.images is None:
+    if options.images is None and options.embeddings is None:
         return _verify_only(options)
     data = DataSet.open(options.data)
+    if data.description["preparation"].get("origin") == own.ORIGIN:
+        return _embed_own(data, options)
+    if options.embeddings is not None:
+        raise InputError("--embeddings is for a data folder of your own recordings.")
     if data.description["simulated"]:
         raise InputError(
             f"{options.data} holds simulated EEG, whose pictures `python -m nice_demo.prepare "
@@ -537,6 +614,18 @@ def main(argv: list[str] | None = None) -> int:
         batch=options.batch,
     )
     print(f"the galleries of {options.data} are ready")
+    return 0
+
+
+def _embed_own(data: DataSet, options: argparse.Namespace) -> int:
+    if options.embeddings is not None:
+        own.take_embeddings(data, options.embeddings)
+    else:
+        model = options.image_model, options.revision, options.device
+        form = options.layer, options.pooling, options.batch
+        own.embed_own(data, options.images, *model, *form)
+    out = f"weights/{data.folder.name}"
+    print(f"the galleries are ready: python -m nice_demo.train --data {data.folder} --out {out}")
     return 0
 
 

@@ -3,6 +3,9 @@
 python -m nice_demo.prepare phantom               ten simulated subjects, in data/phantom
 python -m nice_demo.prepare things-eeg2           ten people, in data/things-eeg2 (downloads)
 python -m nice_demo.prepare things-eeg2 --from hf --subjects 1-3
+python -m nice_demo.prepare published-latents     of real EEG, in weights/published-latents
+python -m nice_demo.prepare recordings --bids FOLDER --task NAME         your own, in data/mine
+python -m nice_demo.prepare recordings --table events.csv --pictures FOLDER
 """
 
 import argparse
@@ -117,7 +120,84 @@ def _parser() -> argparse.ArgumentParser:
         default="renormalised",
         help="published: means as they are, which favours concepts with a larger norm",
     )
+    latents = source.add_parser(
+        "published-latents", help="what a published encoder made of real EEG, ready for the page"
+    )
+    latents.add_argument(
+        "--to", type=Path, default=Path("weights/published-latents"), help="the bundle's folder"
+    )
+    latents.add_argument(
+        "--from", dest="origin", type=Path, help="a folder that holds the files already"
+    )
+    latents.add_argument(
+        "--downloads", type=Path, default=Path("data/published-latents"), help="kept there"
+    )
+    latents.add_argument(
+        "--names",
+        type=Path,
+        help="of the 200 test pictures: THINGS-EEG2's image_metadata.npy, or text, one a line "
+        "(without it they are numbered: the published files hold no names)",
+    )
+    _add_recordings(source.add_parser("recordings", help="your own: BIDS, or files and a table"))
     return parser
+
+
+def _add_recordings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--to", type=Path, default=Path("data/mine"), help="data folder, a new one")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--bids", type=Path, help="a BIDS folder of EEG")
+    where.add_argument(
+        "--table",
+        type=Path,
+        help="CSV or TSV, a line for each trial: subject, file, onset (s), sample or epoch, "
+        "picture; where there are, session, run, concept, split (train or test)",
+    )
+    parser.add_argument("--task", help="of --bids, where it has several")
+    parser.add_argument(
+        "--picture-column", help="of events.tsv (default: stim_file if there, else trial_type)"
+    )
+    parser.add_argument(
+        "--concept-column", help="of events.tsv (default: the picture's folder, or the picture)"
+    )
+    parser.add_argument("--subjects", type=_names, default=[], help="labels (default: all)")
+    parser.add_argument("--only", type=_names, help="concepts such as face,house; no other events")
+    parser.add_argument("--pictures", type=Path, help="folder or zip, for the page to show them")
+    parser.add_argument("--picture-licence", default="not stated", help='such as "CC0"')
+    parser.add_argument("--simulated", action="store_true", help="the EEG is; the page will say so")
+    split = parser.add_argument_group("what is held out for the test")
+    split.add_argument(
+        "--test-concepts", type=int, help="how many concepts (default: a fifth, at most 200)"
+    )
+    split.add_argument(
+        "--classify",
+        action="store_true",
+        help="for a few concepts, such as faces and houses: hold out sessions or runs instead",
+    )
+    split.add_argument(
+        "--test-sessions", type=_names, default=[], help="such as 2; with --classify"
+    )
+    split.add_argument("--test-runs", type=_names, default=[], help="such as 5,6; with --classify")
+    split.add_argument("--seed", type=int, default=0, help="of what is left to chance")
+    split.add_argument(
+        "--average",
+        action="store_true",
+        help="store the mean of each training picture's trials, however many, not single trials",
+    )
+    signal = parser.add_argument_group("signal")
+    signal.add_argument("--tmin", type=float, default=-0.2, help="start of epochs and baseline, s")
+    signal.add_argument("--tmax", type=float, default=1.0, help="end of an epoch, s")
+    signal.add_argument("--low", type=float, default=0.1, help="high-pass, Hz; 0: none")
+    signal.add_argument("--high", type=float, default=100.0, help="low-pass, Hz; 0: none")
+    signal.add_argument("--notch", type=float, help="of the mains, Hz")
+    signal.add_argument("--reference", default="as recorded", help='"average", or an electrode')
+    signal.add_argument("--reject", type=float, help="trials of more than so many µV peak to peak")
+    signal.add_argument("--no-baseline", dest="baseline", action="store_false")
+    signal.add_argument("--sfreq", type=float, default=250.0, help="that training takes, Hz")
+
+
+def _names(text: str) -> list[str]:
+    """Read a list such as "face,house"; for argparse."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 @command
@@ -131,7 +211,18 @@ def main(argv: list[str] | None = None) -> int:
             f"{error.filename or options.to} can't be read or written "
             f"({error.strerror or one_line(error)}); mend that, and the same command goes on."
         ) from None
-    print(f"{options.to} is ready: python -m nice_demo.train --data {options.to}")
+    if options.source == "published-latents":
+        print(f"{options.to} is ready: python app.py --beside {options.to}")
+    elif options.source == "recordings":
+        following = (
+            f"train --data {options.to} --out weights/{options.to.name} --validation conditions "
+            "--epochs 30 --batch 64 --lr 1e-3 --schedule one-cycle"
+            if options.classify
+            else f"embed --data {options.to} --images {options.pictures or 'FOLDER'}"
+        )
+        print(f"{options.to} is ready: python -m nice_demo.{following}")
+    else:
+        print(f"{options.to} is ready: python -m nice_demo.train --data {options.to}")
     return 0
 
 
@@ -140,6 +231,12 @@ def _prepare(options: argparse.Namespace) -> None:
         prepare_phantom(
             options.to, options.subjects, options.image_model, options.revision, options.jobs
         )
+    elif options.source == "published-latents":
+        from nice_demo.sources.published_latents import prepare_published_latents
+
+        prepare_published_latents(options.to, options.origin, options.downloads, options.names)
+    elif options.source == "recordings":
+        _prepare_recordings(options)
     else:
         _source("things_eeg2").prepare_things_eeg2(
             options.to,
@@ -158,6 +255,52 @@ def _prepare(options: argparse.Namespace) -> None:
             centres_file=options.centres_file,
             centres=options.centres,
         )
+
+
+def _prepare_recordings(options: argparse.Namespace) -> None:
+    try:
+        from nice_demo.sources.recordings import bids, dataset, table
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"Preparing needs the package {error.name}; "
+            "pip install -r requirements-dev.txt brings all that it needs."
+        ) from None
+    if options.bids:
+        columns = options.picture_column, options.concept_column
+        source, read = bids.read_bids(options.bids, options.task, *columns, only=options.only)
+    elif options.task or options.picture_column or options.concept_column:
+        raise InputError("--task, --picture-column and --concept-column go with --bids.")
+    else:
+        source, read = table.read_table(options.table, options.only), dataset.open_file
+    notes = dataset.prepare_recordings(
+        options.to,
+        source,
+        read,
+        subjects=tuple(options.subjects),
+        split=dataset.Split(
+            options.classify,
+            options.test_concepts,
+            tuple(options.test_sessions),
+            tuple(options.test_runs),
+            options.seed,
+        ),
+        signal=dataset.Signal(
+            options.sfreq,
+            options.tmin,
+            options.tmax,
+            options.low or None,
+            options.high or None,
+            options.notch,
+            options.reject and options.reject * 1e-6,
+            options.baseline,
+            options.reference,
+        ),
+        average=options.average,
+        pictures=options.pictures,
+        picture_licence=options.picture_licence,
+        simulated=options.simulated,
+    )
+    print("\n".join(notes))
 
 
 if __name__ == "__main__":

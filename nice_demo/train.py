@@ -328,6 +328,17 @@ def main(argv: list[str] | None = None) -> int:
     data = DataSet.open(folder)
     subjects = sorted(options.subjects or data.subjects)
     _check_subjects(data, subjects)
+    if data.test_gallery.protocol == "trained concepts":
+        if options.leave_one_subject_out:
+            raise InputError(
+                f"{folder} was prepared with --classify, trial by trial; prepare it without to "
+                "leave subjects out."
+            )
+        if settings.validation == "concepts":
+            raise InputError(
+                f"The candidates of {folder} are concepts that are trained on, so none can be held "
+                "out; give --validation conditions."
+            )
     trained_on, name = SAME_SUBJECT, data.description["name"]
     if options.leave_one_subject_out:
         check_pool(data)

@@ -320,7 +320,7 @@ class Series:
         hits = (self.ranks <= top).mean(-1)  # (n_subjects, *n_points)
         place = len(self.subjects) if subject is None else self.subjects.index(subject)
         threshold = float(self.thresholds[TOPS.index(top), place])
-        chance = top / self.ways
+        chance = min(top, self.ways) / self.ways
         if subject is None:
             return Accuracy(*t_interval(hits), chance, threshold)
         trials = self.ranks.shape[-1]

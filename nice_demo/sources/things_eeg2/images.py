@@ -33,7 +33,7 @@ CONDITIONS = (16540, 200)  # training, test
 CC0_SIDE = 256  # pixels
 CC0_LICENCE = "CC0, a picture of the same concept, not the one that was shown"
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 # ---------------------------------------------------------------- pictures in a zip or a folder

@@ -35,6 +35,7 @@ LONGEST_WAIT = 600.0  # s; a server that asks for more is tried again by the use
 LATER = {408, 416, 425, 429, 500, 502, 503, 504}  # answers after which another attempt may succeed
 CHUNK = 1 << 20  # bytes
 PAGE = (b"<!doctype html", b"<html")  # maintenance, login, a warning about viruses
+POINTER = b"version https://git-lfs.github.com/spec/"  # how Git LFS begins what stands for a file
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class Remote:
     def checkable(self) -> bool:
         """Whether the bytes themselves show if they are right, not just their number."""
         return bool(self.sha256 or self.md5 or self.name.endswith(".zip"))
+
+
+class PointerInstead(InputError):
+    """The address gives a Git LFS pointer, some lines that stand for a large file."""
 
 
 class _Interrupted(Exception):
@@ -470,6 +475,11 @@ def _receive(remote: Remote, part: Path, stall: float) -> None:
             total, start = response.length, 0
             known = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         if None not in (total, remote.size) and total != remote.size:
+            if not start and response.read(len(POINTER)) == POINTER:
+                raise PointerInstead(
+                    f"{remote.url} sent a Git LFS pointer instead of {remote.name}; "
+                    "fetch the file with git lfs and give its folder."
+                )
             raise _Interrupted(f"the server has {total} bytes of it, not {remote.size}")
         total = total if remote.size is None else remote.size
         if total is None and not (response.chunked or remote.checkable):

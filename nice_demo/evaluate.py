@@ -2,9 +2,12 @@
 
     python -m nice_demo.evaluate weights/phantom
     python -m nice_demo.evaluate --latents latents.npy --gallery gallery.npy --repetitions 80
+    python -m nice_demo.evaluate --latents latents.npy --and other.npy --gallery gallery.npy
 
-The first form evaluates a bundle. The second takes what any decoder made of the test trials, as
-one row for each picture of the gallery; see `nice_demo.sources.latents`.
+The first form evaluates a bundle, of encoders or of latents. The second takes what any decoder
+made of the test trials, as one row for each picture of the gallery; see
+`nice_demo.sources.latents`. The third compares two decoders on the same trials; where the other
+one's embeddings are of another image model, `--and-gallery` names its candidates.
 """
 
 import argparse
@@ -17,7 +20,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nice_demo.bundle import Bundle
+from nice_demo.bundle import Bundle, LatentsBundle, open_bundle_folder
+from nice_demo.comparison import NOT_CORRECTED, Paired, in_words, points
+from nice_demo.comparison import compare as compare_ranks
+from nice_demo.decode import LatentsDecoder
 from nice_demo.errors import InputError, command
 from nice_demo.retrieval import (
     PROTOCOLS,
@@ -34,6 +40,7 @@ from nice_demo.retrieval import (
     paired_p,
     permutation_p,
     ranks,
+    ranks_in_order,
     similarity,
 )
 from nice_demo.sources.latents import open_latents
@@ -314,6 +321,83 @@ def evaluate_latents(
     return metrics(similarities, target, protocol=protocol, repetitions=repetitions), by_statistic
 
 
+def compare_latents(
+    latents: Path,
+    gallery: Path,
+    other: Path,
+    other_gallery: Path | None = None,
+    names: Path | None = None,
+    protocol: str = "stimulus",
+) -> Paired:
+    """Compare what two decoders made of the same test trials.
+
+    Parameters
+    ----------
+    latents, gallery, names : Path
+        See `nice_demo.sources.latents.open_latents`.
+    other : Path
+        The other decoder's latents, its rows in the same order.
+    other_gallery : Path, optional
+        The same candidates in the other decoder's space, where that is another one.
+    protocol : str
+
+    Returns
+    -------
+    Paired
+        Of the first above the other.
+
+    Raises
+    ------
+    InputError
+        Where the files can't be used, or don't have the same number of rows.
+    """
+    of_seen, ways = [], []
+    for which, candidates in ((latents, gallery), (other, other_gallery or gallery)):
+        embeddings, opened = open_latents(which, candidates, names, protocol=protocol)
+        of_seen.append(ranks_in_order(embeddings, opened.embeddings))
+        ways.append(len(opened))
+    if ways[0] != ways[1]:
+        raise InputError(
+            f"{latents} has {ways[0]} rows but {other} has {ways[1]}; both must be of the same "
+            "trials in the same order."
+        )
+    return compare_ranks(*of_seen, ways[0])
+
+
+def evaluate_latents_bundle(
+    bundle: LatentsBundle, subjects: Sequence[str] | None = None
+) -> tuple[dict[str, dict[str, Metrics]], list[tuple[str, str, str, Paired]]]:
+    """Evaluate a bundle of latents anew, and compare its decoders.
+
+    Parameters
+    ----------
+    bundle : LatentsBundle
+    subjects : sequence of str or None
+        Which subjects; None for all.
+
+    Returns
+    -------
+    measured : dict of str to dict of str to Metrics
+        By subject and decoder.
+    compared : list of (subject, decoder, other, Paired)
+        Each subject's first decoder with each other one.
+
+    Raises
+    ------
+    InputError
+        For a subject who isn't in the bundle, or files that don't fit.
+    """
+    decoder = LatentsDecoder.of_bundle(bundle)
+    measured, compared = {}, []
+    for subject in dict.fromkeys(subjects or bundle.subjects):
+        first, *others = decoder.encoders(subject)
+        measured[subject] = {name: decoder.metrics(subject, name, 1) for name in (first, *others)}
+        for other in others:
+            pair = (decoder.ranks(subject, name) for name in (first, other))
+            compared.append((subject, first, other, compare_ranks(*pair, len(bundle.gallery))))
+    return measured, compared
+
+
 # ---------------------------------------------------------------- tables
 
 
@@ -546,6 +630,64 @@ def bundle_table(bundle: Bundle, measured: Measured, found: Ranks | None = None)
     return "\n".join(lines)
 
 
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def paired_table(paired: Paired, first: str, second: str) -> str:
+    """Lay out the comparison of two decoders: a sentence, and a line for each figure.
+
+    Parameters
+    ----------
+    paired : Paired
+    first, second : str
+        What the decoders are called.
+    """
+    rows = [["", "first", "second", "difference", "95 % interval", "only first", "only second"]]
+    rows[0].append("p")
+    for name, hits in (("top-1", paired.top1), ("top-5", paired.top5)):
+        low, high = hits.interval
+        rows.append([
+            name, f"{100 * hits.first:.1f} %", f"{100 * hits.second:.1f} %",
+            points(hits.difference), f"{points(low)} to {points(high)}",
+            str(hits.only_first), str(hits.only_second), _p(hits.p),
+        ])  # fmt: skip
+    near = paired.reciprocal_rank
+    interval = "–" if near.low is None else f"{near.low:+.3f} to {near.high:+.3f}"
+    rows.append([
+        "mean reciprocal rank", f"{near.first:.3f}", f"{near.second:.3f}",
+        f"{near.difference:+.3f}", interval, f"{near.nearer} nearer", f"{near.farther} nearer",
+        _p(near.p),
+    ])  # fmt: skip
+    return "\n".join([
+        f"{in_words(paired, first, second)}", "", f"first: {first}; second: {second}", "",
+        *_aligned(rows), "", NOT_CORRECTED,
+    ])  # fmt: skip
+
+
+def latents_bundle_table(
+    bundle: LatentsBundle,
+    measured: dict[str, dict[str, Metrics]],
+    compared: list[tuple[str, str, str, Paired]],
+) -> str:
+    """Lay out the figures of a bundle of latents; arguments as `evaluate_latents_bundle` has it."""
+    kind = "SIMULATED EEG, " if bundle.simulated else ""
+    parts = [f"{bundle.name}: {kind}{bundle.manifest['source']}."]
+    for subject, by_name in measured.items():
+        for name, figures in by_name.items():
+            parts += ["", f"subject {subject}, {name}", table(figures)]
+    for subject, first, second, paired in compared:
+        parts += ["", f"subject {subject}", paired_table(paired, first, second)]
+    return "\n".join(parts)
+
+
 # ---------------------------------------------------------------- the command
 
 
@@ -575,6 +717,19 @@ def _parser() -> argparse.ArgumentParser:
         "(candidates, dimensions), row i decoded while candidate i was seen",
     )
     parser.add_argument("--gallery", type=Path, help="the candidates' embeddings, of that shape")
+    parser.add_argument(
+        "--and",
+        dest="other",
+        type=Path,
+        metavar="LATENTS",
+        help="another decoder's latents, to be compared on the same trials",
+    )
+    parser.add_argument(
+        "--and-gallery",
+        type=Path,
+        metavar="GALLERY",
+        help="the same candidates for --and, where its image model is another one",
+    )
     parser.add_argument("--names", type=Path, help="the candidates' names, one a line")
     parser.add_argument(
         "--protocol",
@@ -597,6 +752,49 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _of_latents(options: argparse.Namespace) -> tuple[dict, str]:
+    """Return what is to be printed of one or two decoders' latents, as JSON and as text."""
+    decoders = [(options.latents, options.gallery)]
+    if options.other is not None:
+        decoders.append((options.other, options.and_gallery or options.gallery))
+    told, texts = [], []
+    for latents, gallery in decoders:
+        figures, p = evaluate_latents(
+            latents,
+            gallery,
+            options.names,
+            protocol=options.protocol,
+            repetitions=options.repetitions,
+            permutations=options.permutations,
+        )
+        told.append({
+            "latents": str(latents),
+            "gallery": str(gallery),
+            "metrics": figures.to_json(),
+            "permutations": options.permutations,
+            "permutation_p": p,
+        })  # fmt: skip
+        texts.append(table(figures, p))
+    if options.other is None:
+        return told[0], texts[0]
+    paired = compare_latents(
+        options.latents, options.gallery, options.other, options.and_gallery, options.names,
+        options.protocol,
+    )  # fmt: skip
+    first, second = names_of(options.latents, options.other)
+    says = in_words(paired, first, second)
+    content = told[0] | {"and": told[1], "compared": paired.to_json() | {"in_words": says}}
+    of_each = [f"{name}\n{text}" for name, text in zip((first, second), texts, strict=True)]
+    return content, "\n\n".join([*of_each, paired_table(paired, first, second)])
+
+
+def names_of(latents: Path, other: Path) -> tuple[str, str]:
+    """Return what two files are called: the end of their name, or all where that is the same."""
+    if latents.name == other.name:
+        return str(latents), str(other)
+    return latents.name, other.name
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
@@ -604,27 +802,40 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if (options.bundle is None) == (options.latents is None):
         parser.error("give either a BUNDLE or --latents with --gallery")
+    if options.other is not None and options.latents is None:
+        parser.error("--and needs --latents")
+    if options.and_gallery is not None and options.other is None:
+        parser.error("--and-gallery needs --and")
     if options.latents is not None:
         if options.gallery is None:
             parser.error("--latents needs --gallery")
-        figures, p = evaluate_latents(
-            options.latents,
-            options.gallery,
-            options.names,
-            protocol=options.protocol,
-            repetitions=options.repetitions,
-            permutations=options.permutations,
+        content, text = _of_latents(options)
+    elif isinstance(bundle := open_bundle_folder(options.bundle), LatentsBundle):
+        measured, compared = evaluate_latents_bundle(bundle, options.subjects)
+        told = {
+            s: {name: found.to_json() for name, found in by_name.items()}
+            for s, by_name in measured.items()
+        }
+        equal = all(
+            bundle.metrics(s, name, None) == found
+            for s, by_name in measured.items()
+            for name, found in by_name.items()
         )
         content = {
-            "latents": str(options.latents),
-            "gallery": str(options.gallery),
-            "metrics": figures.to_json(),
-            "permutations": options.permutations,
-            "permutation_p": p,
+            "bundle": str(options.bundle),
+            "source": bundle.manifest["source"],
+            "simulated": bundle.simulated,
+            "equals_manifest": equal,
+            "subjects": told,
+            "compared": [
+                {"subject": s, "first": first, "second": second, **paired.to_json()}
+                for s, first, second, paired in compared
+            ],
         }
-        text = table(figures, p)
+        verdict = "These figures equal those in the manifest."
+        text = f"{latents_bundle_table(bundle, measured, compared)}\n\n"
+        text += verdict if equal else "The manifest has other figures."
     else:
-        bundle = Bundle(options.bundle)
         measured, found = evaluate_bundle(bundle, options.subjects)
         other = differing(bundle, measured)
         content = {

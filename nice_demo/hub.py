@@ -28,7 +28,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from nice_demo import __version__
-from nice_demo.bundle import MANIFEST, Bundle
+from nice_demo.bundle import MANIFEST, Bundle, LatentsBundle, open_bundle_folder
 from nice_demo.errors import InputError, one_line
 from nice_demo.files import complete_file, complete_folder, read_json, write_json
 from nice_demo.pictures import may_be_published
@@ -350,7 +350,7 @@ def pull(repo: str, revision: str, to: Path | str) -> str:
 # ---------------------------------------------------------------- opening by name
 
 
-def open_bundle(where: str, instead: Path) -> tuple[Bundle, str]:
+def open_bundle(where: str, instead: Path) -> tuple[Bundle | LatentsBundle, str]:
     """Open a folder or, as ``hf:owner/name[@revision]``, a bundle of the Hub.
 
     Parameters
@@ -361,7 +361,8 @@ def open_bundle(where: str, instead: Path) -> tuple[Bundle, str]:
 
     Returns
     -------
-    bundle : Bundle
+    bundle : Bundle or LatentsBundle
+        The latter from a folder only.
     notice : str
         That it isn't the one that was asked for (the log says why); empty where it is.
 
@@ -371,7 +372,7 @@ def open_bundle(where: str, instead: Path) -> tuple[Bundle, str]:
         Where `where` is a folder that isn't a bundle, or no name at all.
     """
     if not where.startswith(PREFIX):
-        return Bundle(where), ""
+        return open_bundle_folder(where), ""
     repo, revision = parse(where)
     try:
         return _cached(repo, revision), ""

@@ -22,6 +22,7 @@ from nice_demo.errors import InputError
 PROTOCOLS = {
     "stimulus": "candidates are the embeddings of the very pictures shown",
     "concept centre": "candidates are means over other pictures of each concept",
+    "trained concepts": "candidates are concepts that were trained on: this is classification",
 }
 N_WAYS = (2, 4, 10, 50, 100, 200)
 
@@ -136,6 +137,36 @@ def ranks(similarities: np.ndarray, target: np.ndarray) -> np.ndarray:
     similarities, target = _check_target(similarities, target)
     of_target = similarities[np.arange(len(target)), target]
     return (similarities >= of_target[:, None]).sum(axis=1)
+
+
+def ranks_in_order(
+    embeddings: np.ndarray, gallery: np.ndarray, keep_norms: bool = False
+) -> np.ndarray:
+    """Rank the picture seen where it is, for trial i, candidate i: `ranks`, in little memory.
+
+    Parameters
+    ----------
+    embeddings, gallery : array of shape (n_candidates, dim)
+    keep_norms : bool
+        See `similarity`.
+
+    Returns
+    -------
+    array of shape (n_candidates,), int
+
+    Raises
+    ------
+    InputError
+        As `similarity` and `ranks`.
+    """
+    at_once = max(1, 4_000_000 // max(1, len(gallery)))  # rows of which 32 MB of similarities
+    found = []
+    for start in range(0, len(embeddings), at_once):
+        similarities = similarity(embeddings[start : start + at_once], gallery, keep_norms)
+        found.append(ranks(similarities, np.arange(start, start + len(similarities))))
+    if not found:
+        raise InputError("There is no trial to evaluate; give at least one.")
+    return np.concatenate(found)
 
 
 def n_way(ranks: np.ndarray, ways: int, n_candidates: int) -> float:
@@ -581,14 +612,42 @@ def metrics(
     InputError
         Where the protocol is unknown or the input doesn't fit; see `ranks`.
     """
+    of_seen = ranks(similarities, target)
+    return metrics_of_ranks(
+        of_seen, similarities.shape[1], protocol=protocol, repetitions=repetitions
+    )
+
+
+def metrics_of_ranks(
+    of_seen: np.ndarray, ways: int, *, protocol: str, repetitions: int | None
+) -> Metrics:
+    """Compute every figure of one decoder from the ranks of the pictures seen.
+
+    Parameters
+    ----------
+    of_seen : array of shape (n_trials,), int
+        From `ranks`; 1 = nearest.
+    ways : int
+        Number of candidates.
+    protocol, repetitions
+        As for `metrics`.
+
+    Returns
+    -------
+    Metrics
+
+    Raises
+    ------
+    InputError
+        Where the protocol is unknown, or there are fewer than two candidates.
+    """
     if protocol not in PROTOCOLS:
         raise InputError(f"There is no protocol {protocol!r}; choose {' or '.join(PROTOCOLS)}.")
     if repetitions is not None and repetitions < 1:
         raise InputError(f"A trial can't average {repetitions} repetitions; give 1 or more.")
-    of_seen = ranks(similarities, target)
-    trials, ways = similarities.shape
     if ways < 2:
         raise InputError("Retrieval needs at least 2 candidates; the gallery has fewer.")
+    trials = len(of_seen)
 
     def top(k: int) -> Proportion:
         return Proportion(int((of_seen <= k).sum()), trials, min(k, ways) / ways)

@@ -149,7 +149,7 @@ def test_latents_against_a_loop():
     ranks = []
     for seen in range(9):
         decoding = decoder.decode("latents", "latents", f"p{seen}", 1)
-        latent = decoder.latents[seen].astype(float)
+        latent = decoder.latents["latents"]["latents"][seen].astype(float)
         agrees(decoding, *by_hand(latent, decoder.gallery.embeddings, seen))
         assert decoding.evoked is None
         ranks.append(decoding.rank)

@@ -74,6 +74,88 @@ def test_json(files, capsys):
     assert set(content["permutation_p"]) >= {"top-5", "median rank", "mean reciprocal rank"}
 
 
+# ---------------------------------------------------------------- two decoders
+
+
+@pytest.fixture
+def other(files, tmp_path):
+    """Another decoder: of the 30 trials it gets one out of five; its file's name."""
+    gallery = np.load(files[3])
+    rng = np.random.default_rng(1)
+    rows = np.where(np.arange(30)[:, None] % 5 == 0, gallery, rng.normal(size=gallery.shape))
+    np.save(tmp_path / "other.npy", rows)
+    return str(tmp_path / "other.npy")
+
+
+def hits(latents, gallery):
+    """Count by hand who is first."""
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (latents, gallery)]
+    return (unit[0] @ unit[1].T).argmax(1) == np.arange(len(latents))
+
+
+def test_two_decoders(files, other, capsys):
+    assert evaluate.main([*files, "--and", other, "--permutations", "0"]) == 0
+    text = capsys.readouterr().out
+    first, second = (hits(np.load(path), np.load(files[3])) for path in (files[1], other))
+    assert text.count("30-way retrieval, stimulus protocol") == 2
+    shares = f"{100 * first.mean():.1f} % and other.npy in {100 * second.mean():.1f} %"
+    assert f"On the same 30 trials, latents.npy puts the picture seen first in {shares}" in text
+    row = text.splitlines()[-5]
+    assert row.startswith("top-1 ")
+    assert row.split()[-3:-1] == [str((first & ~second).sum()), str((second & ~first).sum())]
+    assert "Three tests, not corrected for being three" in text
+
+
+def test_two_decoders_for_programs(files, other, capsys):
+    argv = [*files, "--and", other, "--permutations", "0", "--json"]
+    assert evaluate.main(argv) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["and"]["latents"] == other
+    difference = told["metrics"]["top1"]["value"] - told["and"]["metrics"]["top1"]["value"]
+    compared = told["compared"]
+    assert compared["top1"]["difference"] == pytest.approx(difference)
+    assert compared["top1"]["low"] < difference < compared["top1"]["high"]
+    assert compared["top1"]["p"] < 0.01
+    assert "more than chance explains" in compared["in_words"]
+
+
+def test_a_decoder_with_itself(files, capsys):
+    argv = [*files, "--and", files[1], "--permutations", "0", "--json"]
+    assert evaluate.main(argv) == 0
+    compared = json.loads(capsys.readouterr().out)["compared"]
+    assert compared["top1"]["p"] == compared["top5"]["p"] == compared["reciprocal_rank"]["p"] == 1
+    assert compared["in_words"].count(files[1]) == 2  # both are called as they were given
+
+
+def test_another_space_needs_its_own_gallery(files, other, tmp_path, capsys):
+    project = np.random.default_rng(2).normal(size=(16, 9))
+    np.save(tmp_path / "b.npy", np.load(other) @ project)
+    np.save(tmp_path / "b_gallery.npy", np.load(files[3]) @ project)
+    argv = [*files, "--and", str(tmp_path / "b.npy"), "--permutations", "0"]
+    assert evaluate.main(argv) == 2
+    assert "they must be alike" in capsys.readouterr().err
+    assert evaluate.main([*argv, "--and-gallery", str(tmp_path / "b_gallery.npy"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    second = hits(np.load(tmp_path / "b.npy"), np.load(tmp_path / "b_gallery.npy"))
+    assert told["and"]["metrics"]["top1"]["value"] == pytest.approx(second.mean())
+
+
+def test_trials_must_be_the_same(files, tmp_path, capsys):
+    for name in ("short.npy", "short_gallery.npy"):
+        np.save(tmp_path / name, np.load(files[3])[:20])
+    argv = [
+        "--and",
+        str(tmp_path / "short.npy"),
+        "--and-gallery",
+        str(tmp_path / "short_gallery.npy"),
+    ]
+    assert evaluate.main([*files, *argv, "--permutations", "0"]) == 2
+    assert "30 rows but" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- wrong input
+
+
 @pytest.mark.parametrize(
     "argv",
     [
@@ -85,6 +167,9 @@ def test_json(files, capsys):
         ["--latents", "a.npy", "--gallery", "b.npy", "--permutations", "-1"],
         ["--latents", "a.npy", "--gallery", "b.npy", "--permutations", "many"],
         ["--latents", "a.npy", "--gallery", "b.npy", "--repetitions", "0"],
+        ["--latents", "a.npy", "--and", "b.npy"],
+        ["bundle", "--and", "b.npy"],
+        ["--latents", "a.npy", "--gallery", "b.npy", "--and-gallery", "c.npy"],
         ["--nonsense"],
     ],
 )

@@ -378,7 +378,7 @@ def opened(monkeypatch):
     class Served(Exception):
         pass
 
-    def build(decoder, name, notice):
+    def build(decoder, name, notice, beside):
         seen.update(decoder=decoder, name=name, notice=notice)
         raise Served
 

@@ -438,3 +438,75 @@ def test_the_test_pictures_of_things_eeg2(shared_data):
 def test_the_original_files_are_refused(shared_data):
     for path in sorted((shared_data / "things_eeg2" / "original").glob("*.pt")):
         refuses(path, "may hold code")
+
+
+# ---------------------------------------------------------------- limits for visitors
+
+
+SMALL = latents.Limits(file_bytes=2000, rows=20, columns=8, numbers=100, products=500)
+
+
+def refuses_more(path, *words):
+    with pytest.raises(InputError) as caught:
+        latents.read_array(path, SMALL)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message
+    assert "run python -m nice_demo.evaluate on your own machine" in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors"])
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((21, 2), "up to 20 rows of up to 8 numbers"),
+        ((2, 9), "up to 20 rows of up to 8 numbers"),
+        ((20, 6), "too long"),  # too many numbers
+        ((10, 6), "too long"),  # too many products
+        ((30, 30), "MB, and this page reads up to"),
+    ],
+)
+def test_visitors_may_bring_so_much(tmp_path, suffix, shape, words):
+    array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    path = write(tmp_path / f"array{suffix}", array)
+    refuses_more(path, words)
+    np.testing.assert_array_equal(latents.read_array(path), array)  # at home there is no limit
+
+
+def test_what_is_small_enough_is_read(tmp_path):
+    path = write(tmp_path / "a.npy", ROWS)
+    np.testing.assert_array_equal(latents.read_array(path, SMALL), ROWS)
+
+
+def test_an_archive_bomb_isn_t_unpacked(tmp_path):
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("latents.npy", bytes(5_000_000))
+    assert path.stat().st_size < 10_000
+    most = latents.Limits(file_bytes=1_000_000)
+    with pytest.raises(InputError, match="has 5 MB, and this page reads up to 1 MB"):
+        latents.read_array(path, most)
+
+
+@pytest.mark.parametrize("promised", [(10**12, 4), (4, 10**12), (2**62, 8)])
+def test_a_header_that_promises_more_than_there_is(tmp_path, promised):
+    header = {"descr": "<f4", "fortran_order": False, "shape": promised}
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(content, header)
+    content.write(bytes(64))
+    (tmp_path / "a.npy").write_bytes(content.getvalue())
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("latents.npy", content.getvalue())
+    for name in ("a.npy", "a.npz"):
+        with pytest.raises(InputError, match="can't be read"):
+            latents.read_array(tmp_path / name, latents.Limits())
+
+
+@reuse_folder
+@given(content=st.binary(max_size=300), suffix=st.sampled_from([".npy", ".npz", ".safetensors"]))
+def test_any_bytes_within_limits(tmp_path, content, suffix):
+    path = tmp_path / f"any{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputError):
+        latents.read_array(path, SMALL)

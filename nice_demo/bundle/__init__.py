@@ -4,15 +4,22 @@
 licences) and lists every other file with its size and SHA-256. Beside it: the gallery, the
 montage, one file for each encoder and one for each subject's test trials.
 
+A *bundle of latents* (``"kind": "latents"``, schema 2) has neither EEG nor encoders, but what
+somebody's decoders made of the EEG: one array for each subject and decoder. `open_bundle_folder`
+opens either kind.
+
 ``python -m nice_demo.bundle`` is the command, in ``__main__.py``.
 """
 
 import os
+from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from nice_demo import __version__, calibration
 from nice_demo.encoders import embed, open_encoder
@@ -23,51 +30,52 @@ from nice_demo.montage import Montage
 from nice_demo.retrieval import Metrics, metrics, similarity
 from nice_demo.trials import Trials, open_trials
 
-SCHEMA = 1
+SCHEMA = 1  # of encoders and their trials
+LATENTS_SCHEMA = 2  # of latents; readers that know schema 1 only refuse it with a sentence
+ENCODERS, LATENTS = "encoders", "latents"  # kinds of bundles
 MANIFEST = "manifest.json"
 # On whose training trials a subject's encoder was trained.
 SAME_SUBJECT, OTHER_SUBJECTS = "the same subject", "the other subjects"
 
 
-class Bundle:
-    """An opened bundle. Opening checks every file; arrays are read when they are asked for.
+class _CheckedFolder(ABC):
+    """What bundles of both kinds have: a manifest, checked files, a gallery and metrics."""
 
-    Parameters
-    ----------
-    folder : Path or str
-
-    Attributes
-    ----------
-    folder : Path
-    manifest : dict
-
-    Raises
-    ------
-    InputError
-        Where the folder isn't a bundle, was made by a newer version, or a file is missing,
-        changed, unlisted or outside the folder.
-    """
+    kind: str
+    made_by = "nice_demo.train"
+    needed: frozenset[str]  # what the manifest must say
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise InputError(
-                f"There is no bundle at {folder}; give the folder that nice_demo.train wrote."
+                f"There is no bundle at {folder}; give the folder that {self.made_by} wrote."
             )
         self.manifest = read_json(self.folder / MANIFEST)
         schema = self.manifest.get("schema")
         if type(schema) is not int or schema < 1:
             raise InputError(f"{self.folder / MANIFEST} names no schema; it isn't a bundle's.")
-        if schema > SCHEMA:
+        known = _schema_of(self.manifest)
+        if schema > known:
             raise InputError(
-                f"{self.folder} has schema {schema}, and this version reads up to {SCHEMA}; "
+                f"{self.folder} has schema {schema}, and this version reads up to {known}; "
                 "update nice_demo."
             )
-        missing = sorted(_NEEDED - self.manifest.keys())
+        if kind_of(self.manifest) != self.kind:
+            raise InputError(self._of_another_kind())
+        missing = sorted(self.needed - self.manifest.keys())
         if missing:
-            raise InputError(f"{self.folder / MANIFEST} lacks {', '.join(missing)}; train anew.")
+            raise InputError(f"{self.folder / MANIFEST} lacks {', '.join(missing)}; make it anew.")
         self._check_description()
         self._check_files()
+
+    @abstractmethod
+    def _of_another_kind(self) -> str:
+        """Say in a sentence what the folder is instead."""
+
+    @abstractmethod
+    def _check_parts(self) -> None:
+        """Go through what a kind of bundle has for itself; any error means damage."""
 
     def _check_description(self) -> None:
         """Go through all that this class relies on, so that it is wrong now or never."""
@@ -78,17 +86,10 @@ class Bundle:
             for subject in self.subjects:
                 for entry in manifest["encoders"][subject].values():
                     self.file(entry["file"])
-                    for number, value in (entry.get("temperature") or {}).items():
-                        if not (int(number) >= 1 and 0 < float(value) < float("inf")):
-                            raise ValueError(f"a temperature is {number}: {value}")
-                self.file(manifest["trials"]["files"][subject])
-            averages = self.repetitions
-            if averages != sorted({int(n) for n in averages}) or not averages or averages[0] < 1:
-                raise ValueError(f"repetitions are {averages}")
             for entry in manifest["metrics"]:
                 entry["subject"], entry["encoder"], Metrics.from_json(entry["metrics"])
-            manifest["image_model"].get("name"), float(manifest["sfreq"])
-            list(manifest["licences"]), manifest["trials"]["kind"]
+            manifest["image_model"].get("name"), list(manifest["licences"])
+            self._check_parts()
         except InputError:
             raise
         except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
@@ -158,16 +159,104 @@ class Bundle:
         """Names of the subjects, in order."""
         return [str(subject) for subject in self.manifest["subjects"]]
 
-    @property
-    def repetitions(self) -> list[int]:
-        """Numbers of repetitions for which averages can be had, ascending."""
-        return self.manifest["trials"]["repetitions"]
-
     @cached_property
     def gallery(self) -> Gallery:
         """The candidates; candidate i is the picture of test condition i."""
         self.file("gallery.json")
         return Gallery.open(self.file("gallery.safetensors").with_suffix(""))
+
+    def encoders(self, subject: str) -> list[str]:
+        """Return the names of a subject's encoders.
+
+        Raises
+        ------
+        InputError
+            For a subject who isn't in the bundle.
+        """
+        if subject not in self.subjects:
+            raise InputError(
+                f"There is no subject {subject!r} in {self.name}; "
+                f"choose one of {', '.join(self.subjects)}."
+            )
+        return list(self.manifest["encoders"][subject])
+
+    def _check_encoder(self, subject: str, name: str) -> None:
+        known = self.encoders(subject)
+        if name not in known:
+            raise InputError(
+                f"There is no encoder {name!r} for subject {subject}; "
+                f"choose one of {', '.join(known)}."
+            )
+
+    def metrics(
+        self, subject: str, encoder: str, repetitions: int, protocol: str | None = None
+    ) -> Metrics | None:
+        """Return the stored test metrics, or None where they weren't measured.
+
+        Parameters
+        ----------
+        subject, encoder : str
+        repetitions : int
+        protocol : str or None
+            None for that of `gallery`.
+        """
+        wanted = protocol or self.gallery.protocol, repetitions
+        for entry in self.manifest["metrics"]:
+            if (entry["subject"], entry["encoder"]) == (subject, encoder):
+                found = Metrics.from_json(entry["metrics"])
+                if (found.protocol, found.repetitions) == wanted:
+                    return found
+        return None
+
+
+class Bundle(_CheckedFolder):
+    """An opened bundle. Opening checks every file; arrays are read when they are asked for.
+
+    Parameters
+    ----------
+    folder : Path or str
+
+    Attributes
+    ----------
+    folder : Path
+    manifest : dict
+
+    Raises
+    ------
+    InputError
+        Where the folder isn't a bundle, is one of latents, was made by a newer version, or a file
+        is missing, changed, unlisted or outside the folder.
+    """
+
+    kind = ENCODERS
+    needed = frozenset({
+        "name", "simulated", "source", "subjects", "channels", "sfreq", "preparation",
+        "image_model", "encoders", "trials", "metrics", "licences", "code_version", "files",
+    })  # fmt: skip
+
+    def _of_another_kind(self) -> str:
+        return (
+            f"{self.folder} is a bundle of latents, without EEG and encoders; open it with "
+            "python app.py --bundle, or measure it with python -m nice_demo.evaluate."
+        )
+
+    def _check_parts(self) -> None:
+        manifest = self.manifest
+        for subject in self.subjects:
+            for entry in manifest["encoders"][subject].values():
+                for number, value in (entry.get("temperature") or {}).items():
+                    if not (int(number) >= 1 and 0 < float(value) < float("inf")):
+                        raise ValueError(f"a temperature is {number}: {value}")
+            self.file(manifest["trials"]["files"][subject])
+        averages = self.repetitions
+        if averages != sorted({int(n) for n in averages}) or not averages or averages[0] < 1:
+            raise ValueError(f"repetitions are {averages}")
+        float(manifest["sfreq"]), manifest["trials"]["kind"]
+
+    @property
+    def repetitions(self) -> list[int]:
+        """Numbers of repetitions for which averages can be had, ascending."""
+        return self.manifest["trials"]["repetitions"]
 
     @cached_property
     def galleries(self) -> list[Gallery]:
@@ -189,21 +278,6 @@ class Bundle:
         """The electrodes."""
         return Montage.open(self.file("montage.safetensors"))
 
-    def encoders(self, subject: str) -> list[str]:
-        """Return the names of a subject's encoders.
-
-        Raises
-        ------
-        InputError
-            For a subject who isn't in the bundle.
-        """
-        if subject not in self.subjects:
-            raise InputError(
-                f"There is no subject {subject!r} in {self.name}; "
-                f"choose one of {', '.join(self.subjects)}."
-            )
-        return list(self.manifest["encoders"][subject])
-
     def encoder(self, subject: str, name: str) -> torch.nn.Module:
         """Return an encoder in evaluation mode; each is read once.
 
@@ -218,14 +292,6 @@ class Bundle:
             self._opened[subject, name] = open_encoder(path)
         return self._opened[subject, name]
 
-    def _check_encoder(self, subject: str, name: str) -> None:
-        known = self.encoders(subject)
-        if name not in known:
-            raise InputError(
-                f"There is no encoder {name!r} for subject {subject}; "
-                f"choose one of {', '.join(known)}."
-            )
-
     def trials(self, subject: str) -> Trials:
         """Return a subject's test trials; each subject is opened once."""
         self.encoders(subject)
@@ -238,26 +304,6 @@ class Bundle:
     @cached_property
     def _opened(self) -> dict:
         return {}
-
-    def metrics(
-        self, subject: str, encoder: str, repetitions: int, protocol: str | None = None
-    ) -> Metrics | None:
-        """Return the stored test metrics, or None where they weren't measured.
-
-        Parameters
-        ----------
-        subject, encoder : str
-        repetitions : int
-        protocol : str or None
-            None for that of `gallery`.
-        """
-        wanted = protocol or self.gallery.protocol, repetitions
-        for entry in self.manifest["metrics"]:
-            if (entry["subject"], entry["encoder"]) == (subject, encoder):
-                found = Metrics.from_json(entry["metrics"])
-                if (found.protocol, found.repetitions) == wanted:
-                    return found
-        return None
 
     def temperature(self, subject: str, encoder: str, repetitions: int) -> float | None:
         """Return what similarities are divided by to become a confidence.
@@ -352,6 +398,88 @@ class Bundle:
         }
 
 
+class LatentsBundle(_CheckedFolder):
+    """An opened bundle of latents. Opening checks every file.
+
+    Parameters
+    ----------
+    folder : Path or str
+
+    Attributes
+    ----------
+    folder : Path
+    manifest : dict
+        Its ``encoders`` name, for each subject and decoder, the file of its latents.
+
+    Raises
+    ------
+    InputError
+        As `Bundle`; also where it is a bundle of encoders.
+    """
+
+    kind = LATENTS
+    made_by = "nice_demo.prepare published-latents"
+    needed = frozenset({
+        "name", "simulated", "source", "subjects", "image_model", "encoders", "metrics",
+        "licences", "code_version", "files",
+    })  # fmt: skip
+
+    def _of_another_kind(self) -> str:
+        return f"{self.folder} is a bundle of encoders, not of latents; give one of latents."
+
+    def _check_parts(self) -> None:
+        for subject in self.subjects:
+            if not self.manifest["encoders"][subject]:
+                raise ValueError(f"subject {subject} has no latents")
+
+    def latents(self, subject: str, encoder: str) -> np.ndarray:
+        """Read what a decoder made of a subject's EEG, one row for each candidate.
+
+        Returns
+        -------
+        array of shape (n_candidates, dim), float32
+
+        Raises
+        ------
+        InputError
+            Where there is no such decoder, or its file doesn't fit the gallery.
+        """
+        self._check_encoder(subject, encoder)
+        path = self.file(self.manifest["encoders"][subject][encoder]["file"])
+        try:
+            found = load_file(path)["latents"]
+        except (OSError, KeyError, SafetensorError) as error:
+            raise InputError(f"{path} can't be read ({one_line(error)}); make it anew.") from None
+        if found.shape != self.gallery.embeddings.shape or not np.isfinite(found).all():
+            raise InputError(
+                f"{path} has shape {found.shape}, the gallery {self.gallery.embeddings.shape}, or "
+                "holds NaN or infinity; make the bundle anew."
+            )
+        return found
+
+
+def kind_of(manifest: dict) -> str:
+    """Return which kind of bundle a manifest describes: "encoders" or "latents"."""
+    return LATENTS if manifest.get("kind") == LATENTS else ENCODERS
+
+
+def _schema_of(manifest: dict) -> int:
+    return LATENTS_SCHEMA if kind_of(manifest) == LATENTS else SCHEMA
+
+
+def open_bundle_folder(folder: Path | str) -> Bundle | LatentsBundle:
+    """Open a bundle of either kind.
+
+    Raises
+    ------
+    InputError
+        See `Bundle`.
+    """
+    path = Path(folder) / MANIFEST
+    latents = path.is_file() and kind_of(read_json(path)) == LATENTS
+    return LatentsBundle(folder) if latents else Bundle(folder)
+
+
 def open_centres(stem: Path, gallery: Gallery) -> Gallery | None:
     """Open the concept centres that go with a gallery of the pictures shown.
 
@@ -392,12 +520,6 @@ def open_centres(stem: Path, gallery: Gallery) -> Gallery | None:
     return centres
 
 
-_NEEDED = {
-    "name", "simulated", "source", "subjects", "channels", "sfreq", "preparation", "image_model",
-    "encoders", "trials", "metrics", "licences", "code_version", "files",
-}  # fmt: skip
-
-
 def write_manifest(folder: Path, content: dict) -> None:
     """Write the manifest of a folder whose other files are complete.
 
@@ -412,5 +534,6 @@ def write_manifest(folder: Path, content: dict) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
-    content = {"schema": SCHEMA, "code_version": __version__, **content, "files": files}
+    schema = _schema_of(content)
+    content = {"schema": schema, "code_version": __version__, **content, "files": files}
     write_json(folder / MANIFEST, content)

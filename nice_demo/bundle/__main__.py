@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from nice_demo import hub
-from nice_demo.bundle import Bundle
+from nice_demo.bundle import Bundle, LatentsBundle, open_bundle_folder
 from nice_demo.encoders import embed
 from nice_demo.errors import InputError, command, one_line
 
@@ -36,6 +36,21 @@ def _info(bundle: Bundle) -> str:
         f"repetitions  {', '.join(map(str, bundle.repetitions))}",
         f"made by      nice_demo {manifest['code_version']}",
         f"files        {len(manifest['files'])}, {megabytes:.1f} MB",
+    ]
+    return "\n".join(lines + [f"licence      {licence}" for licence in manifest["licences"]])
+
+
+def _info_of_latents(bundle: LatentsBundle) -> str:
+    manifest, gallery = bundle.manifest, bundle.gallery
+    encoders = sorted({name for subject in bundle.subjects for name in bundle.encoders(subject)})
+    lines = [
+        f"{bundle.name}: {'SIMULATED EEG, ' if bundle.simulated else ''}{manifest['source']}",
+        f"subjects     {', '.join(bundle.subjects)}",
+        f"latents of   {', '.join(encoders)}",
+        f"gallery      {len(gallery)} candidates, {gallery.protocol} protocol",
+        f"image model  {manifest['image_model'].get('name')} "
+        f"({manifest['image_model'].get('revision')})",
+        f"made by      nice_demo {manifest['code_version']}",
     ]
     return "\n".join(lines + [f"licence      {licence}" for licence in manifest["licences"]])
 
@@ -74,6 +89,19 @@ def _exchange(options: argparse.Namespace) -> int:
     return 0
 
 
+def _look_at_latents(bundle: LatentsBundle, what: str) -> int:
+    if what == "info":
+        print(_info_of_latents(bundle))
+        return 0
+    read = [bundle.latents(s, name) for s in bundle.subjects for name in bundle.encoders(s)]
+    files = len(bundle.manifest["files"])
+    print(
+        f"{bundle.folder}: {files} files, {len(bundle.gallery)} candidates, "
+        f"latents of {len(read)} decoder{'s' * (len(read) > 1)}: all well"
+    )
+    return 0
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run ``python -m nice_demo.bundle``."""
@@ -100,7 +128,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.what in ("push", "pull"):
         return _exchange(options)
-    bundle = Bundle(options.path)
+    bundle = open_bundle_folder(options.path)
+    if isinstance(bundle, LatentsBundle):
+        return _look_at_latents(bundle, options.what)
     if options.what == "info":
         print(_info(bundle))
         return 0

@@ -10,6 +10,8 @@ import re
 import unicodedata
 import warnings
 import zipfile
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,60 @@ PICTURE_SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")  # the first that exists i
 
 # An archive can promise far more than it holds; embeddings are never this large.
 MAX_ARCHIVE_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a visitor of a public page may bring along; on one's own machine there is no limit.
+
+    Attributes
+    ----------
+    file_bytes : int
+        Of one file, and of all that an archive unpacks to.
+    rows, columns : int
+        Of an array.
+    numbers : int
+        In an array; four bytes each in memory.
+    products : int
+        Numbers that are multiplied to compare all rows with all candidates.
+    """
+
+    file_bytes: int = 64_000_000
+    rows: int = 20_000
+    columns: int = 8192
+    numbers: int = 32_000_000
+    products: int = 40_000_000_000
+
+    def check_file(self, path: Path) -> None:
+        """Refuse a file that is too large, or an archive that would be."""
+        size = path.stat().st_size
+        if size <= self.file_bytes and path.suffix.lower() == ".npz":
+            with suppress(zipfile.BadZipFile, NotImplementedError):  # reading it will say so
+                size = _unpacked(path)
+        if size > self.file_bytes:
+            raise InputError(
+                f"{path} has {size / 1e6:.0f} MB, and this page reads up to "
+                f"{self.file_bytes / 1e6:.0f} MB; {_ELSEWHERE}"
+            )
+
+    def check_array(self, path: Path, shape: tuple[int, ...]) -> None:
+        """Refuse an array that is too large to be compared while others wait."""
+        if len(shape) != 2:
+            return  # another sentence says what it must be
+        rows, columns = shape
+        if rows > self.rows or columns > self.columns:
+            raise InputError(
+                f"{path} has shape {shape}, and this page takes up to {self.rows:,} rows of up to "
+                f"{self.columns:,} numbers; {_ELSEWHERE}"
+            )
+        if rows * columns > self.numbers or rows * rows * columns > self.products:
+            raise InputError(
+                f"{path} has shape {shape}: to compare all its rows with each other would take "
+                f"this page too long; {_ELSEWHERE}"
+            )
+
+
+_ELSEWHERE = "take fewer, or run python -m nice_demo.evaluate on your own machine."
 
 
 # ---------------------------------------------------------------- arrays
@@ -48,10 +104,15 @@ def _read_npy(path: Path) -> np.ndarray:
     return np.lib.format.open_memmap(path, mode="r")
 
 
-def _read_npz(path: Path) -> np.ndarray:
+def _unpacked(path: Path) -> int:
+    """Return how many bytes a zip says that it unpacks to."""
     with zipfile.ZipFile(path) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > MAX_ARCHIVE_BYTES:
-            raise InputError(f"{path} unpacks to more than 4 GiB; save the one array as .npy.")
+        return sum(entry.file_size for entry in archive.infolist())
+
+
+def _read_npz(path: Path) -> np.ndarray:
+    if _unpacked(path) > MAX_ARCHIVE_BYTES:
+        raise InputError(f"{path} unpacks to more than 4 GiB; save the one array as .npy.")
     with np.load(path, allow_pickle=False) as archive:
         return archive[_choose(list(archive.files), path)]
 
@@ -64,7 +125,7 @@ def _read_safetensors(path: Path) -> np.ndarray:
 _READERS = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors}
 
 
-def read_array(path: Path | str) -> np.ndarray:
+def read_array(path: Path | str, most: Limits | None = None) -> np.ndarray:
     """Read a two-dimensional array of real numbers.
 
     Parameters
@@ -72,6 +133,7 @@ def read_array(path: Path | str) -> np.ndarray:
     path : Path or str
         A ``.npy``, ``.npz`` or ``.safetensors`` file. The latter two hold one array, or one named
         ``latents``, ``embeddings`` or ``gallery`` among others.
+    most : Limits, optional
 
     Returns
     -------
@@ -81,7 +143,7 @@ def read_array(path: Path | str) -> np.ndarray:
     ------
     InputError
         Where the file is missing, of another or a damaged format, or holds anything but a
-        two-dimensional array of finite real numbers.
+        two-dimensional array of finite real numbers, or more than `most` allows.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -96,6 +158,8 @@ def read_array(path: Path | str) -> np.ndarray:
         )
     if not os.path.isfile(path):  # unlike Path.is_file, False for every odd name
         raise InputError(f"{path} doesn't exist or isn't a file; check the name.")
+    if most is not None:
+        most.check_file(path)
     try:
         # Damaged headers make NumPy and Python's parser warn before they fail.
         with warnings.catch_warnings():
@@ -120,6 +184,8 @@ def read_array(path: Path | str) -> np.ndarray:
             f"{path} has shape {array.shape}; it must be (candidates, dimensions), one row for "
             "each candidate."
         )
+    if most is not None:
+        most.check_array(path, array.shape)
     with np.errstate(over="ignore"):
         array = np.array(array, dtype=np.float32, order="C")
     if not np.isfinite(array).all():
@@ -216,7 +282,20 @@ def _pictures_by_name(folder: Path) -> dict[str, str]:
     return {_same(Path(name).stem): name for name in by_preference}
 
 
-def _candidates(names: list[str], pictures: Path | None) -> list[Candidate]:
+def candidates_of(names: list[str], pictures: Path | None = None) -> list[Candidate]:
+    """Make candidates of names, and of the pictures in a folder where there are any.
+
+    Parameters
+    ----------
+    names : list of str
+        As `read_names` returns them: plain names or THINGS pictures.
+    pictures : Path, optional
+
+    Raises
+    ------
+    InputError
+        Where a name stands there twice, or `pictures` isn't a folder.
+    """
     stems = [_stem(name) for name in names]
     ids = stems if len(set(stems)) == len(stems) else names
     line_of: dict[str, int] = {}
@@ -282,28 +361,58 @@ def open_latents(
         Where a file can't be read or the files don't fit each other.
     """
     embeddings, candidates = read_array(latents), read_array(gallery)
+    lines = None if names is None else read_names(names)
+    called = str(latents), str(gallery), str(names)
+    folder = None if pictures is None else Path(pictures)
+    return embeddings, fitted(embeddings, candidates, lines, folder, protocol, called)
+
+
+def fitted(
+    embeddings: np.ndarray,
+    candidates: np.ndarray,
+    names: list[str] | None = None,
+    pictures: Path | None = None,
+    protocol: str = "stimulus",
+    called: tuple[str, str, str] = ("The latents", "the gallery", "The list of names"),
+) -> Gallery:
+    """Make a gallery of the candidates' embeddings, if latents fit it.
+
+    Parameters
+    ----------
+    embeddings, candidates : array of shape (n, dim)
+    names : list of str, optional
+        As `read_names` returns them.
+    pictures : Path, optional
+    protocol : str
+    called : tuple of str
+        What latents, gallery and names are called in messages.
+
+    Raises
+    ------
+    InputError
+        Where they don't fit each other, or a row is all zeros.
+    """
+    latents, gallery, listed = called
     if embeddings.shape != candidates.shape:
         raise InputError(
             f"{latents} has shape {embeddings.shape} but {gallery} has {candidates.shape}; "
             "they must be alike, row i of the one decoded while candidate i of the other was seen."
         )
     if names is None:
-        lines = [f"candidate {row + 1}" for row in range(len(candidates))]
-    else:
-        lines = read_names(names)
-        if len(lines) != len(candidates):
-            raise InputError(
-                f"{names} has {len(lines)} names but {gallery} has {len(candidates)} rows; "
-                "give one name for each row, in the same order."
-            )
+        names = [f"candidate {row + 1}" for row in range(len(candidates))]
+    elif len(names) != len(candidates):
+        raise InputError(
+            f"{listed} has {len(names)} names but {gallery} has {len(candidates)} rows; "
+            "give one name for each row, in the same order."
+        )
     for array, path in ((embeddings, latents), (candidates, gallery)):
         if not array.any(axis=1).all():
             row = int(np.flatnonzero(~array.any(axis=1))[0])
             raise InputError(f"Row {row} of {path} is all zeros; compute it anew.")
     unit = candidates.astype(np.float64)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    return embeddings, Gallery(
-        candidates=_candidates(lines, None if pictures is None else Path(pictures)),
+    return Gallery(
+        candidates=candidates_of(names, pictures),
         embeddings=unit.astype(np.float32),
         image_model={"name": "not stated", "revision": "not stated"},
         protocol=protocol,

@@ -19,6 +19,7 @@ from nice_demo.eegset import DataSet, TrainingSet
 from nice_demo.encoders import embed, open_encoder
 from nice_demo.errors import InputError
 from nice_demo.files import complete_folder
+from nice_demo.gallery import IMAGE_MODEL
 from nice_demo.pictures import picture_file
 from nice_demo.retrieval import similarity
 from nice_demo.settings import Settings, held_out
@@ -227,6 +228,8 @@ def assemble(data: DataSet, runs: list[dict], trained_on: str, work: Path, out: 
         if (data.folder / "test_centres.json").exists():
             for ending in (".json", ".safetensors"):
                 shutil.copyfile(data.folder / f"test_centres{ending}", folder / f"centres{ending}")
+        if (data.folder / IMAGE_MODEL).exists():
+            shutil.copyfile(data.folder / IMAGE_MODEL, folder / IMAGE_MODEL)
         for name, picture in pictures_of(data).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(picture, folder / name)

@@ -11,6 +11,9 @@ from nice_demo.errors import InputError
 from nice_demo.files import complete_file, read_json, write_json
 from nice_demo.retrieval import PROTOCOLS
 
+# Beside a gallery of the phantom's: what embeds further pictures as its own were.
+IMAGE_MODEL = "image_model.safetensors"
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -59,7 +62,8 @@ class Gallery:
         Which model made the embeddings: ``name``, ``revision`` and whatever else identifies it.
     protocol : str
         ``"stimulus"``: embeddings of the very pictures that were shown;
-        ``"concept centre"``: means over other pictures of the concept.
+        ``"concept centre"``: means over other pictures of the concept;
+        ``"trained concepts"``: no pictures, but concepts that were trained on.
     """
 
     candidates: list[Candidate]

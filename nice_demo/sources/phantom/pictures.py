@@ -32,7 +32,7 @@ AUGMENTED = 8
 # The plain graphic has the mean size of the augmented ones: otherwise their contrast would
 # differ by a constant between test and training pictures.
 _SCALES = (0.7, 1.0)
-_PLAIN_SCALE = 0.85
+PLAIN_SCALE = 0.85
 _LARGEST_ROTATION = 20.0
 
 
@@ -222,7 +222,7 @@ def draw(code: str, augmentation: int = 0, seed: int = 0) -> Image.Image:
     """
     graphic = _graphic(code)
     if augmentation == 0:
-        placed = _placed(graphic, _PLAIN_SCALE, 0.0, (0.0, 0.0), flip=False)
+        placed = _placed(graphic, PLAIN_SCALE, 0.0, (0.0, 0.0), flip=False)
     else:
         # Seeded by the emoji itself: adding a concept changes no other picture.
         points = [int(point, 16) for point in code.split("-")]

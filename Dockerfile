@@ -12,7 +12,8 @@ ENV PATH=/home/user/.local/bin:$PATH \
     GRADIO_SERVER_NAME=0.0.0.0 \
     GRADIO_SERVER_PORT=7860 \
     GRADIO_ANALYTICS_ENABLED=False \
-    HF_HUB_DISABLE_TELEMETRY=1
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    NICE_LOG=json
 
 # PyTorch's own index has the build without CUDA, a tenth of the size. The requirements come
 # first: their layer is kept when only the code changes.
@@ -23,4 +24,6 @@ RUN pip install --user --no-cache-dir --extra-index-url https://download.pytorch
 COPY --chown=user . .
 
 EXPOSE 7860
+HEALTHCHECK --start-period=60s --interval=30s --timeout=10s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:7860/health', timeout=9)"]
 CMD ["python", "app.py"]

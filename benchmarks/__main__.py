@@ -25,7 +25,9 @@ ALL = [
     "covariance",
     "conversion",
     "switching",
+    "recording",
     "page",
+    "words",
 ]
 
 

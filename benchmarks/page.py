@@ -396,7 +396,7 @@ def api(page: Page) -> list[Row]:
     pictures = visitor.random.sample(visitor.choices["picture"], 20)
     subject, repetitions = visitor.choices["subject"][0], visitor.choices["repetitions"][-1]
     for picture in pictures:
-        body = {"data": [subject, "nice", picture, repetitions, "all", None, None]}
+        body = {"data": [subject, "nice", picture, repetitions, "all", None, None, 0]}
         started = time.perf_counter()
         called = _answer(visitor.connection, "POST", "/gradio_api/call/decode", body)
         answer = f"/gradio_api/call/decode/{json.loads(called)['event_id']}"

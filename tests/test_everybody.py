@@ -10,9 +10,9 @@ sync_api = pytest.importorskip("playwright.sync_api")
 TABS = {
     "decode": "#bars li",
     "evidence": ".evidence-panel",
-    "your-eeg": "input[type=file]",
-    "your-decoder": "input[type=file]",
-    "words": "input, textarea",
+    "your-eeg": "h2",
+    "your-decoder": ".overall",
+    "words": "h2",
     "about": "h2",
 }
 

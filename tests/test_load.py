@@ -9,15 +9,17 @@ import time
 import httpx
 import numpy as np
 import pytest
+from browser import LAPTOP, PHONE
 from fake_decoder import FakeDecoder, served
 from gradio_client import Client
 from gradio_client.utils import QueueError
-from test_browser import LAPTOP, PHONE, chromium, sync_api  # noqa: F401
 
 from nice_demo.ui import page as page_of_ui
 from nice_demo.ui.ahead import QUIET, Ahead
 from nice_demo.ui.traffic import BUSY
 from nice_demo.ui.view import View
+
+sync_api = pytest.importorskip("playwright.sync_api")
 
 
 class HeldDecoder(FakeDecoder):
@@ -72,7 +74,7 @@ def full(address, decoder):
 
 
 SAID = BUSY.split(".")[0]
-CHOICES = ["1", "nice", "dog", 80, "all", None, None]
+CHOICES = ["1", "nice", "dog", 80, "all", None, None, 0]
 
 
 def ask(client):
@@ -103,7 +105,7 @@ def test_gradios_own_client_is_refused_too(address, full):
     client.close()
 
 
-def test_a_visitor_reads_it_and_need_not_ask_again(chromium, address, decoder, full):  # noqa: F811
+def test_a_visitor_reads_it_and_need_not_ask_again(chromium, address, decoder, full):
     with chromium.new_context(viewport=PHONE, color_scheme="dark") as context:
         page = context.new_page()
         page.goto(address)
@@ -116,7 +118,7 @@ def test_a_visitor_reads_it_and_need_not_ask_again(chromium, address, decoder, f
         sync_api.expect(notice).to_have_count(0)
 
 
-def test_a_change_that_was_refused_is_on_the_screen_in_the_end(chromium, address, decoder):  # noqa: F811
+def test_a_change_that_was_refused_is_on_the_screen_in_the_end(chromium, address, decoder):
     with chromium.new_context(viewport=LAPTOP) as context:
         page = context.new_page()
         page.goto(address)

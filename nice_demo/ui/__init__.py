@@ -13,3 +13,6 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 # folders again. None says once that it isn't there.
 if find_spec("bokeh") is None:
     sys.modules.setdefault("bokeh", None)
+# gradio imports mcp for whoever may want it, which takes long; `tools` lets it do so where it is
+# wanted.
+sys.modules.setdefault("mcp", None)

@@ -160,6 +160,44 @@ class Attributions:
         # Only how the EEG matters is asked for; how each weight does would take as long again.
         return explain(kind, encoder.requires_grad_(False), question), question
 
+    def _compared(
+        self, decoding: Decoding, kind: str, target: str
+    ) -> tuple[Map, Question, int, tuple[float, float]]:
+        """Make a map and that of random weights; return it with its row, and how alike they are."""
+        row = decoding.condition if target == "seen" else int(decoding.order[0])
+        # Both maps at the same time, each on a core of its own.
+        beside = self._beside.submit(self._explained, decoding, kind, row, untrained=True)
+        found, question = self._explained(decoding, kind, row)
+        untrained, _ = beside.result()
+        return found, question, row, _correlations(found, untrained, decoding.part)
+
+    def checked(self, decoding: Decoding, kind: str, target: str) -> tuple[Map, int, dict]:
+        """Make a map and its sanity check.
+
+        Parameters
+        ----------
+        decoding, kind, target
+            As of `drawn`.
+
+        Returns
+        -------
+        found : Map
+        row : int
+            Of the candidate, in the gallery.
+        check : dict
+            Rank correlation with the map of random weights, and that of absolute values; None
+            where one of the maps is the same everywhere.
+
+        Raises
+        ------
+        InputError
+            Where there is no such kind or target, or the encoder can't have it.
+        """
+        check_choice(kind, target)
+        found, _, row, both = self._compared(decoding, kind, target)
+        rho, sizes = (None if math.isnan(value) else round(value, 3) for value in both)
+        return found, row, {"correlation": rho, "correlation_of_sizes": sizes}
+
     def _untrained_like(self, encoder: Module) -> Module:
         # Random weights are the same for all encoders of a kind and size; making them takes long.
         size = type(encoder), json.dumps(encoder.config)
@@ -205,11 +243,7 @@ class Attributions:
         """
         check_choice(kind, target)
         decoder = self.decoder
-        row = decoding.condition if target == "seen" else int(decoding.order[0])
-        # Both maps at the same time, each on a core of its own.
-        beside = self._beside.submit(self._explained, decoding, kind, row, untrained=True)
-        found, question = self._explained(decoding, kind, row)
-        untrained, _ = beside.result()
+        found, question, row, correlations = self._compared(decoding, kind, target)
         end, end_of_course = self.ends(decoding.subject, decoding.encoder, kind)
         name = decoder.gallery.candidates[row].name
         inside = decoding.part.inside(question.times)
@@ -234,8 +268,7 @@ class Attributions:
         course = over_time(found, question.sfreq)
         return (
             f'<section class="scalp">{title}{head}</section>',
-            f'<p class="caption">{escape(_words(found, name))} '
-            f"{_sanity(*_correlations(found, untrained, decoding.part))}</p>",
+            f'<p class="caption">{escape(_words(found, name))} {_sanity(*correlations)}</p>',
             "" if course is None else self._course(course, end_of_course, found),
         )
 

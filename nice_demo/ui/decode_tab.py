@@ -22,9 +22,19 @@ from nice_demo.ui.attribution import MAPS, TARGETS, Attributions, kinds_of
 from nice_demo.ui.figures import butterfly
 from nice_demo.ui.headmap import colour_range, headmap
 from nice_demo.ui.part_controls import BARE, electrode_switches, shuffle_buttons, window_sliders
-from nice_demo.ui.view import View, address_of, opening_view, view_of, view_of_address
+from nice_demo.ui.result_file import links
+from nice_demo.ui.view import (
+    MOST_SURE,
+    View,
+    address_of,
+    least_of_address,
+    moment_of_address,
+    opening_view,
+    tab_of_address,
+    view_of,
+    view_of_address,
+)
 
-MOMENT = 0.172  # s, of the first scalp map: about when the response to objects peaks
 SHUFFLES = 100  # at once
 
 _HELP_EEG = (
@@ -42,12 +52,14 @@ _HELP_MAP = (
 _WRITE_MAP = "(map) => { window.nicePage.writeAddress(JSON.parse(map || '{}')); return []; }"
 
 
-def decode_tab(decoder: Decoder) -> None:
+def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
     """Put the tab's components and listeners into the page that is being built.
 
     Parameters
     ----------
     decoder : Decoder
+    tabs : list of str
+        Ids of all the page's tabs, which an address may name.
     """
     opening = opening_view(decoder)
     ids = [candidate.id for candidate in decoder.gallery.candidates]
@@ -140,12 +152,17 @@ def decode_tab(decoder: Decoder) -> None:
             f'<p class="caption">{says}</p></section>'
         )
 
+    def view_of_decoding(decoding: Decoding) -> View:
+        seen, repetitions = ids[decoding.condition], decoding.repetitions
+        return View(decoding.subject, decoding.encoder, seen, repetitions, decoding.part)
+
     def shown(
         decoding: Decoding, least: float, milliseconds: float | None, above: str = ""
     ) -> tuple:
         address = json.dumps(address_of(decoding.part, decoder))
         surplus = too_sure(decoding.subject, decoding.encoder, decoding.repetitions)
         story = cards.result(decoder, decoding, above, least / 100, surplus)
+        story += links(view_of_decoding(decoding), decoder, least)
         panels = story, "", cards.bars(decoder, decoding), address
         if not has_volts:
             return panels
@@ -220,6 +237,17 @@ def decode_tab(decoder: Decoder) -> None:
             view = view_of_address(decoder, address, opening)
         except InputError as error:
             above = cards.notice(f"{error} Here is another view instead.", error=True)
+        try:
+            tab_of_address(address, tabs)  # which the browser opens
+        except InputError as error:
+            above += cards.notice(f"{error} Here is the first one instead.", error=True)
+        confidence, milliseconds = least.value, moment.value if has_volts else None
+        try:
+            confidence = least_of_address(address)
+            if has_volts:
+                milliseconds = moment_of_address(address, evoked.times)
+        except InputError as error:
+            above += cards.notice(f"{error} It is left as it is on a first visit.", error=True)
         choices = [view.subject, view.encoder, view.picture, view.repetitions]
         if has_eeg:
             on = [name for name in decoder.montage.names if name not in view.part.off]
@@ -232,8 +260,9 @@ def decode_tab(decoder: Decoder) -> None:
                 choices += attributions.of_address(view, {})
         if has_eeg:
             ahead.looked_at(view)
-        first_moment = moment.value if has_volts else None
-        return *choices, *shown(view.decoded_by(decoder), least.value, first_moment, above)
+        how = (confidence, milliseconds) if has_volts else (confidence,)
+        decoding = view.decoded_by(decoder)
+        return *choices, *how, *shown(decoding, confidence, milliseconds, above)
 
     # ------------------------------------------------------------ listeners
     controls, which_map = [subject, encoder, picture, repetitions], []
@@ -252,10 +281,12 @@ def decode_tab(decoder: Decoder) -> None:
     changes = [control.change for control in (*controls, least)]
     decoded = gr.on(changes, show, asked, panels, **in_order)
     decoded.then(
-        None, [*controls[:4], part_address], js=_write_address(decoder), api_visibility="private"
-    )
+        None, [*controls[:4], part_address, least], js=_write_address(decoder),
+        api_visibility="private",
+    )  # fmt: skip
+    how_shown = asked[len(controls) :]
     loaded = gr.context.Context.root_block.load(
-        show_address, None, [*controls, *which_map, *panels], **private
+        show_address, None, [*controls, *which_map, *how_shown, *panels], **private
     )
     if has_eeg:
         # The decoding is on the screen first; what carried it takes longer and follows.
@@ -274,36 +305,14 @@ def decode_tab(decoder: Decoder) -> None:
         shuffle_many.click(show_shuffles, controls, shuffles, **in_order)
     if has_volts:
         moment.change(show_moment, [*controls, moment], scalp, **in_order)
+        write = f"window.nicePage.writeAddress({{moment: at === {moment.value} ? '' : at}})"
+        moment.change(
+            None, moment, js=f"(at) => {{ {write}; return []; }}", api_visibility="private"
+        )
     for button, by in ((previous, "-1"), (surprise, "null"), (following, "1")):
         # The browser chooses the neighbour, so that no press of a key is lost.
         there = f"(picture) => window.nicePage.neighbour(picture, {by})"
         button.click(None, picture, picture, js=there, api_visibility="private")
-
-    def decode(
-        subject: str,
-        encoder: str,
-        picture: str,
-        repetitions: int,
-        electrodes: list[str] | str = "all",
-        start_ms: float | None = None,
-        end_ms: float | None = None,
-    ) -> dict:
-        """Decode a trial, from all of its EEG or from a part.
-
-        What was seen, the ten nearest candidates with their similarity, and how good the encoder
-        is over all pictures with the whole EEG. `picture` is an id or a name; `electrodes` those
-        that aren't switched off: "all", a preset such as "17", or names; `start_ms` and `end_ms`
-        the window.
-        """
-        try:
-            view = view_of(
-                decoder, subject, encoder, picture, repetitions, electrodes, start_ms, end_ms
-            )
-            return decoder.to_json(view.decoded_by(decoder))
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-
-    gr.api(decode, api_name="decode")
 
 
 def _who_and_what(decoder: Decoder, opening: View) -> list[gr.Dropdown]:
@@ -341,8 +350,8 @@ def _repetitions(decoder: Decoder, opening: View) -> gr.Radio:
 def _least_confidence(has_confidence: bool) -> gr.Slider:
     """Make the slider below whose confidence the decoder stays silent."""
     return gr.Slider(
-        0, 95, value=0, step=5, label="Rather not say if less sure than (%)", elem_id="least",
-        visible=has_confidence, buttons=[], min_width=0,
+        0, MOST_SURE, value=0, step=5, label="Rather not say if less sure than (%)",
+        elem_id="least", visible=has_confidence, buttons=[], min_width=0,
     )  # fmt: skip
 
 
@@ -386,7 +395,8 @@ def _keys(decoder: Decoder) -> None:
     gr.HTML(
         f'<span id="ids" hidden data-ids="{escape(ids)}"></span>'
         f'<p class="keys">{keys}, <kbd>space</kbd> surprise</p>'
-        '<button type="button" id="copy-link">Copy a link to this view</button>',
+        '<button type="button" id="copy-link">Copy a link to this view</button>'
+        '<button type="button" id="show-around">Show me around</button>',
         elem_id="keys",
         **BARE,
     )
@@ -395,10 +405,10 @@ def _keys(decoder: Decoder) -> None:
 def _moment(times: np.ndarray) -> gr.Slider:
     first, last = round(float(times[0]) * 1e3), round(float(times[-1]) * 1e3)
     step = round(float(times[1] - times[0]) * 1e3) or 1
-    start = first + step * round((MOMENT * 1e3 - first) / step)
     return gr.Slider(
-        first, last, value=start, step=step, label="Moment of the scalp map (ms)",
-        elem_id="moment", container=False, buttons=[], min_width=0,
+        first, last, value=moment_of_address({}, times), step=step,
+        label="Moment of the scalp map (ms)", elem_id="moment", container=False, buttons=[],
+        min_width=0,
     )  # fmt: skip
 
 
@@ -412,6 +422,6 @@ def _write_address(decoder: Decoder) -> str:
     }
     entries = ", ".join(f"{name}" for name, is_shown in shown.items() if is_shown)
     return (
-        "(subject, encoder, picture, repetitions, part) => { window.nicePage.writeAddress("
-        f"{{{entries}, ...JSON.parse(part || '{{}}')}}); return []; }}"
+        "(subject, encoder, picture, repetitions, part, least) => { window.nicePage.writeAddress("
+        f"{{{entries}, ...JSON.parse(part || '{{}}'), least: least || ''}}); return []; }}"
     )

@@ -7,7 +7,8 @@
     const query = new URLSearchParams(location.search);
     for (const [name, value] of Object.entries(choices))
       value === "" ? query.delete(name) : query.set(name, value);
-    history.replaceState(history.state, "", `${location.pathname}?${query}`);
+    const written = query.size ? `?${query}` : "";
+    history.replaceState(history.state, "", location.pathname + written + location.hash);
   }
 
   // The picture before or after this one; without `by` any other.
@@ -22,7 +23,21 @@
     const others = on.filter((name) => !region.includes(name));
     return others.length < on.length ? others : [...on, ...region];
   }
-  window.nicePage = { writeAddress, neighbour, toggleRegion };
+
+  // The tab that it names is open before gradio draws the first one; the server says where there is
+  // no such tab.
+  const parts = window.gradio_config?.components ?? [];
+  const tabs = parts.filter(({ type }) => type === "tabitem").map(({ props }) => props.id);
+  const named = new URLSearchParams(location.search).get("tab");
+  let opened = tabs.includes(named) ? named : tabs[0];
+  for (const { type, props } of parts) if (type === "tabs") props.selected = opened;
+  function openedTab(tab) {
+    if (tab === opened) return; // as at the start
+    opened = tab;
+    writeAddress({ tab: tab === tabs[0] ? "" : tab });
+  }
+
+  window.nicePage = { writeAddress, openedTab, neighbour, toggleRegion };
 
   // A button in a text that presses one of the controls.
   document.addEventListener("click", (event) => {
@@ -42,6 +57,13 @@
     }
     setTimeout(() => (button.textContent = said), 2000);
   });
+
+  // The example under About names the page's own address.
+  function nameAddress() {
+    const here = document.querySelector(".about .here");
+    const address = location.origin + location.pathname;
+    if (here && here.textContent !== address) here.textContent = address;
+  }
 
   document.addEventListener("click", (event) => {
     if (event.target.closest("#open-api")) document.querySelector("footer .show-api")?.click();
@@ -189,5 +211,6 @@
     placeCursor();
     placeWindow();
     moveBars();
+    nameAddress();
   }).observe(document.documentElement, { childList: true, subtree: true });
 })();

@@ -1,19 +1,28 @@
 """The page as a whole: header, tabs, footer, and how it is served."""
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from nice_demo import __version__
+from nice_demo.bundle import LatentsBundle
 from nice_demo.decode import BundleDecoder, Decoder
-from nice_demo.ui import cards
+from nice_demo.ui import cards, tools
 from nice_demo.ui.about_tab import about_tab
+from nice_demo.ui.api import decoding_endpoints
 from nice_demo.ui.decode_tab import BARE, decode_tab
 from nice_demo.ui.evidence.tab import evidence_tab
+from nice_demo.ui.guard import UPLOAD, Guard, never_download, swept, uploads
 from nice_demo.ui.latents_tab import latents_tab
+from nice_demo.ui.logs import Log
 from nice_demo.ui.recording_tab import recording_tab
+from nice_demo.ui.result_file import result_routes
 from nice_demo.ui.traffic import Assets, refused
 from nice_demo.ui.words_tab import words_tab
 
@@ -86,7 +95,28 @@ def _footer(decoder: Decoder, name: str) -> str:
     )
 
 
-def page(decoder: Decoder, name: str, notice: str = "") -> gr.Blocks:
+def tab_ids(decoder: Decoder) -> list[str]:
+    """Return the ids of the page's tabs, which an address may name; the first opens by itself."""
+    if isinstance(decoder, BundleDecoder):  # others bring neither analyses nor EEG along
+        return ["decode", "evidence", "your-eeg", "your-decoder", "words", "about"]
+    return ["decode", "your-decoder", "about"]
+
+
+def _health(decoder: Decoder, name: str) -> Route:
+    """Return the route ``/health``, which says that the server answers, and what it shows."""
+    says = {
+        "status": "ok", "version": __version__, "bundle": name, "simulated": decoder.simulated
+    }  # fmt: skip
+
+    async def health(request: Request) -> JSONResponse:
+        return JSONResponse(says, headers={"Cache-Control": "no-store"})
+
+    return Route("/health", health)
+
+
+def page(
+    decoder: Decoder, name: str, notice: str = "", beside: Sequence[LatentsBundle] = ()
+) -> gr.Blocks:
     """Build the page.
 
     Parameters
@@ -97,33 +127,41 @@ def page(decoder: Decoder, name: str, notice: str = "") -> gr.Blocks:
         Of the bundle or the file, for the footer.
     notice : str
         What a visitor must know before anything else; stays above the tabs.
+    beside : sequence of LatentsBundle
+        What "Your decoder" offers beside what the page shows.
 
     Returns
     -------
     gradio.Blocks
         To be given to `serve`.
     """
-    # Nothing is to be uploaded or kept; what might be is deleted after a day.
-    with gr.Blocks(title="NICE · decode a trial", delete_cache=(86400, 86400)) as blocks:
+    uploads()  # gradio reads the name of their folder when components are made
+    with gr.Blocks(title="NICE · decode a trial") as blocks:
         gr.HTML(_header(decoder), elem_id="header", **BARE)
         if notice:
             gr.HTML(cards.notice(notice, error=True), elem_id="notice", **BARE)
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Decode a trial", id="decode"):
-                decode_tab(decoder)
+                decode_tab(decoder, tab_ids(decoder))
             if isinstance(decoder, BundleDecoder):  # others bring no analyses along
                 with gr.Tab("Evidence", id="evidence") as tab:
                     evidence_tab(decoder.bundle, tab)
                 with gr.Tab("Your EEG", id="your-eeg") as tab:
                     recording_tab(decoder.bundle, tab)
             with gr.Tab("Your decoder", id="your-decoder") as tab:
-                latents_tab([], tab)
+                latents_tab(decoder, beside, tab)
             if isinstance(decoder, BundleDecoder):
                 with gr.Tab("Pictures and words", id="words") as tab:
                     words_tab(decoder, tab)
             with gr.Tab("About", id="about"):
-                about_tab(decoder)
+                about_tab(decoder, name)
+        for tab in tabs.children:
+            write = f"() => {{ window.nicePage.openedTab('{tab.id}'); return []; }}"
+            tab.select(None, None, None, js=write, api_visibility="private")
+        decoding_endpoints(decoder)
         gr.HTML(_footer(decoder, name), elem_id="footer", **BARE)
+    # What the server answers beside the page; gradio makes the server when the page is served.
+    blocks.routes = [_health(decoder, name), *result_routes(decoder, name)]
     # Nobody is shown a place in the queue, so it needn't be sent to all whenever one is answered.
     return blocks.queue(default_concurrency_limit=2, max_size=WAITING, status_update_rate=10)
 
@@ -166,7 +204,13 @@ def _theme() -> gr.themes.Base:
     )
 
 
-def serve(blocks: gr.Blocks, host: str | None = None, port: int | None = None) -> str:
+def serve(
+    blocks: gr.Blocks,
+    host: str | None = None,
+    port: int | None = None,
+    mcp: bool = False,
+    log: bool = False,
+) -> str:
     """Serve the page in the background.
 
     Parameters
@@ -175,15 +219,26 @@ def serve(blocks: gr.Blocks, host: str | None = None, port: int | None = None) -
     host, port : optional
         None: the environment's GRADIO_SERVER_NAME and GRADIO_SERVER_PORT, else this machine only
         and the first free port from 7860.
+    mcp : bool
+        Offer the API's functions as tools of the Model Context Protocol too.
+    log : bool
+        Write a line of JSON for each request; see `nice_demo.ui.logs`.
 
     Returns
     -------
     str
         The address.
     """
-    styles = ("style.css", "evidence/evidence.css")
+    styles = """style.css guide.css about.css evidence/evidence.css recording.css words.css
+        latents.css""".split()
     style = "\n".join((HERE / name).read_text(encoding="utf-8") for name in styles)
-    script = (HERE / "page.js").read_text(encoding="utf-8")
+    scripts = ("page.js", "guide.js")
+    script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in scripts)
+    never_download()
+    if mcp:
+        tools.prepare()
+    public = {fn.api_name for fn in blocks.fns.values() if fn.api_visibility == "public"}
+    middleware = [Middleware(Guard, names=public), Middleware(Assets)]
     _, address, _ = blocks.launch(
         server_name=host,
         server_port=port,
@@ -196,10 +251,13 @@ def serve(blocks: gr.Blocks, host: str | None = None, port: int | None = None) -
         ssr_mode=False,
         run_history=False,
         footer_links=["api"],  # hidden; the API button of our footer presses it
-        max_file_size="1mb",
+        max_file_size=UPLOAD,
+        mcp_server=mcp,
         app_kwargs={
             "exception_handlers": {503: refused},
-            "middleware": [Middleware(Assets)],
+            "middleware": [Middleware(Log), *middleware] if log else middleware,
+            "routes": blocks.routes,
+            "lifespan": swept,
         },
     )
     return address

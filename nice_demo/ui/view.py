@@ -1,7 +1,8 @@
 """What a visitor looks at: a subject, an encoder, a picture, repetitions, and a part of the EEG.
 
 Whatever comes from outside (the address, the API, a control) passes `view_of`; only choices that
-exist come out.
+exist come out. An address says, beside the view itself, how it is shown: `least_of_address`,
+`moment_of_address`, `tab_of_address`.
 """
 
 import math
@@ -9,12 +10,16 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from nice_demo.decode import WHOLE, Decoder, Decoding, Part, end_of
 from nice_demo.errors import InputError
 from nice_demo.gallery import Gallery
 from nice_demo.montage import PRESETS
 
 TRIES = 12  # pictures looked at to find one to open on
+MOMENT = 0.172  # s, of the first scalp map: about when the response to objects peaks
+MOST_SURE = 95  # %, that may be asked for
 
 
 @dataclass(frozen=True)
@@ -296,3 +301,73 @@ def address_of(part: Part, decoder: Decoder) -> dict[str, str]:
     if part.shuffle:
         says["shuffle"] = str(part.shuffle)
     return says
+
+
+def address_of_view(view: View, decoder: Decoder, least: float = 0) -> dict[str, str]:
+    """Return all that an address says of a view, and of the confidence asked for in per cent."""
+    says = {
+        "subject": view.subject,
+        "encoder": view.encoder,
+        "picture": view.picture,
+        "repetitions": str(view.repetitions),
+        **address_of(view.part, decoder),
+        "least": f"{least:g}" if least else "",
+    }
+    return {name: value for name, value in says.items() if value}
+
+
+# ---------------------------------------------------------------- how a view is shown
+
+
+def least_of_address(address: Mapping[str, str]) -> int:
+    """Return the confidence, in per cent, below which the decoder is to stay silent; 0: never.
+
+    Raises
+    ------
+    InputError
+        Where it isn't a whole number up to `MOST_SURE`.
+    """
+    said = address.get("least", "0")
+    if not re.fullmatch(r"\d{1,2}", said, re.ASCII) or int(said) > MOST_SURE:
+        raise InputError(
+            f"There is no confidence {said[:40]!r} to ask for; give per cent from 0 to {MOST_SURE}."
+        )
+    return int(said)
+
+
+def moment_of_address(address: Mapping[str, str], times: np.ndarray) -> float:
+    """Return the moment of the scalp map, ms: the sample nearest to what an address says.
+
+    Parameters
+    ----------
+    address : mapping
+    times : array of shape (n_samples,)
+        Of the EEG that is shown, s.
+
+    Raises
+    ------
+    InputError
+        Where it isn't within the EEG.
+    """
+    asked = _milliseconds(address.get("moment"))
+    asked = 1e3 * MOMENT if asked is None else asked
+    first, last = 1e3 * float(times[0]), 1e3 * float(times[-1])
+    if not first - 1 <= asked <= last + 1:
+        raise InputError(
+            f"There is no EEG at {asked:.0f} ms; give a moment from {first:.0f} to {last:.0f} ms."
+        )
+    return round(1e3 * float(times[np.abs(times - asked / 1e3).argmin()]), 3)
+
+
+def tab_of_address(address: Mapping[str, str], tabs: list[str]) -> str:
+    """Return the tab that an address opens; the first where it names none.
+
+    Raises
+    ------
+    InputError
+        Where it names one that isn't there.
+    """
+    tab = address.get("tab", tabs[0])
+    if tab not in tabs:
+        raise InputError(f"There is no tab {tab[:40]!r}; choose one of {', '.join(tabs)}.")
+    return tab

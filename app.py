@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -65,6 +66,8 @@ def main(argv: list[str] | None = None) -> None:
         help="write a line of JSON for each request; so does NICE_LOG=json",
     )  # fmt: skip
     options = parser.parse_args(argv)
+    # What ends a container ends the page as Ctrl-C does, so that nothing uploaded stays behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     blocks = page(*open_what(options), beside=open_beside(options.beside))
     address = serve(blocks, options.host, options.port, options.mcp, options.log_json)
     print(f"The page is up: {address}", flush=True)

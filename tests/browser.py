@@ -56,7 +56,8 @@ def visits(context) -> Iterator[Callable]:
         seen = "removeItem('nice-demo-guide')" if first_visit else "setItem('nice-demo-guide', '1')"
         page.add_init_script(f"localStorage.{seen}")
         page.goto(url)
-        page.wait_for_selector(".overall", state="attached")
+        # The result or, where the address opens another tab, the first that is seen of that.
+        page.wait_for_selector(".overall, [role=tabpanel] h2 >> visible=true")
         return page
 
     yield open_page

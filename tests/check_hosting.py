@@ -126,8 +126,11 @@ def check(install: bool = False, port: str | None = None) -> list[str]:
         port_before = declared["GRADIO_SERVER_PORT"]
         port = port or port_before
         # As in the container: nothing of this environment, least of all the path to our modules.
-        env = {name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ}
+        env = {name: os.environ[name] for name in ("LANG",) if name in os.environ}
         env |= declared | {"GRADIO_SERVER_PORT": port, "HOME": place, "HF_HUB_OFFLINE": "1"}
+        uploads = Path(place) / "uploads"
+        uploads.mkdir()
+        env["TMPDIR"] = str(uploads)
         env["PATH"] = os.environ["PATH"]
         as_user = {}
         if may_run_as(python, app, 1000):
@@ -153,7 +156,8 @@ def check(install: bool = False, port: str | None = None) -> list[str]:
                 subprocess.run(own, env=env, check=True, timeout=60, **as_user)
                 said.append("The Dockerfile's own health check agrees.")
             finally:
-                page.send_signal(signal.SIGINT)
+                there = list(uploads.glob("nice_demo-*"))
+                page.send_signal(signal.SIGTERM)  # as a container is stopped
                 try:
                     page.wait(30)
                 except subprocess.TimeoutExpired:
@@ -166,6 +170,8 @@ def check(install: bool = False, port: str | None = None) -> list[str]:
         assert {"/health", "/"} <= routes, lines
         assert not [line for line in lines if "Traceback" in line], lines
         said.append(f"It logged {len(logged)} requests, each as a line of JSON.")
+        assert there and not list(uploads.glob("nice_demo-*")), "the folder of uploads stays"
+        said.append("Its folder of uploads went with it.")
         left = {path.name for path in app.iterdir()} - {name.split("/")[0] for name in taken}
         assert left <= {"__pycache__"}, f"the page left {left} behind"
     return said

@@ -69,7 +69,8 @@ def stored_bundle(stored_data: Path, tmp_path_factory: pytest.TempPathFactory) -
     return out
 
 
-@pytest.fixture(scope="module")  # Playwright keeps an event loop, which tests elsewhere don't expect
+# Not for the whole session: Playwright keeps an event loop, which other tests don't expect.
+@pytest.fixture(scope="module")
 def chromium():
     """Return Chromium, started once for a module."""
     yield from start_chromium()

@@ -6,9 +6,9 @@ import re
 import fake_analyses
 import numpy as np
 import pytest
+from browser import PHONE
 from fake_decoder import served
 from scipy import stats
-from test_browser import PHONE, chromium, context, sync_api, visit  # noqa: F401
 
 from nice_demo.analysis.series import RETRAINED, Analysis
 from nice_demo.bundle import Bundle
@@ -20,6 +20,8 @@ from nice_demo.ui.evidence.how_good import does_attention_help
 from nice_demo.ui.evidence.sections import PANELS
 from nice_demo.ui.evidence.store import Choice, Evidence
 from nice_demo.ui.page import page
+
+sync_api = pytest.importorskip("playwright.sync_api")
 
 ENCODERS = ["nice", "ridge"]
 BY_ID = {panel.id: panel for panel in PANELS}
@@ -200,7 +202,7 @@ def test_the_scalp_map_and_the_matrix_have_the_palettes_ends():
 # ---------------------------------------------------------------- in the browser
 
 
-def test_the_tab_opens_changes_and_says_what_is_missing(visit, whole, stored_bundle):  # noqa: F811
+def test_the_tab_opens_changes_and_says_what_is_missing(visit, whole, stored_bundle):
     with served(BundleDecoder(whole)) as address:
         there = visit(address)
         assert not there.locator(".evidence-plot").count()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import LAPTOP, PHONE, start_chromium, visits
+from browser import LAPTOP, PHONE
 from fake_decoder import NASTY, FakeDecoder, served
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -59,22 +59,6 @@ def client(address):
     client = Client(address, verbose=False)
     yield client
     client.close()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    yield from start_chromium()
-
-
-@pytest.fixture(scope="module")
-def context(chromium):
-    with chromium.new_context() as context:
-        yield context
-
-
-@pytest.fixture
-def visit(context):
-    yield from visits(context)
 
 
 @pytest.fixture(scope="module")

@@ -48,11 +48,12 @@ _PRIVACY = """
 The file is deleted as soon as it was read, or after ten minutes at the latest where it wasn't;
 what was read stays in memory while your session lasts, for half an hour at most, and nowhere
 else. Nothing of it is passed on, trained on, or shown to others.</p>
-<p>The page sets no cookies, has no statistics and loads nothing from elsewhere. Where whoever
-runs it keeps a log, a line holds time, kind of request, status and duration: no addresses, names
-of files, or choices. It never fetches an address that you type in. A host, such as Hugging Face
-for a Space, may keep logs of its own. EEG is data about a person: upload what is yours to share,
-without names in it, and run the page on your own machine for anything else.</p>
+<p>The page sets no cookies, has no statistics and loads nothing from elsewhere. Your browser keeps
+one note: that you were shown around. Where whoever runs the page keeps a log, a line holds time,
+kind of request, status and duration: no addresses, names of files, or choices. It never fetches an
+address that you type in. A host, such as Hugging Face for a Space, may keep logs of its own. EEG is
+data about a person: upload what is yours to share, without names in it, and run the page on your
+own machine for anything else.</p>
 """
 _CITE = """
 <p>Song, Liu, Li, Shi, Wang, Gao: <em>Decoding Natural Images from EEG for Object Recognition</em>,
@@ -97,7 +98,9 @@ def _licences(decoder: Decoder, name: str) -> str:
     others = {c.licence for c in candidates if c.licence and "twemoji" not in (c.picture or "")}
     says += [f"<li>Pictures: {escape(licence)}</li>" for licence in sorted(others)]
     says.append(f"<li>Data: {escape(name)}, {escape(decoder.provenance)}</li>")
-    says += [f"<li>{escape(licence)}</li>" for licence in decoder.licences]
+    # What they say about pictures stands here already.
+    own = [licence for licence in decoder.licences if not licence.startswith("Pictures")]
+    says += [f"<li>{escape(licence)}</li>" for licence in own]
     return f"<ul>{''.join(says)}</ul>"
 
 

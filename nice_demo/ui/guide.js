@@ -6,7 +6,7 @@
   const SEEN = "nice-demo-guide";
   // What each step points at, and what it says. A step whose target isn't on the page is left out.
   const STEPS = [
-    [".seen", "Somebody looked at this picture, again and again, while their EEG was recorded. On this page they may be simulated: the mark at the top says so."],
+    [".seen", "Somebody looked at this picture, again and again, while their EEG was recorded. Whose EEG it is, and whether a person's at all, says the mark at the top."],
     [".retrieved", "A decoder compared that EEG with all candidate pictures. These five fit it best, the best first; green is the picture that was seen."],
     [".verdict", "How well did it go? The rank of the picture seen, beside what guessing would give: about the middle of the list."],
     [".overall", "One picture proves little. Over all pictures this is how often the right one comes first; in brackets the 95 % interval, then what guessing gives."],

@@ -31,8 +31,8 @@ def _table(stops: list[str], middle: str | None = None) -> np.ndarray:
 
 # cmocean's "balance" runs from blue over near white to red in perceptually even steps that people
 # with any colour vision tell apart (Thyng et al. 2016, Oceanography 29); "tempo", for what knows no
-# sign, from near white to dark green. Plotly keeps an even number of balance's colours and so leaves
-# out its middle, without which small voltages of either sign would look alike.
+# sign, from near white to dark green. Plotly keeps an even number of balance's colours and so
+# leaves out its middle, without which small voltages of either sign would look alike.
 COLOURS = _table(cmocean.balance, middle="rgb(241,236,235)")
 SEQUENTIAL = _table(cmocean.tempo)
 NICE = (0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)  # µV, ends of a colour range

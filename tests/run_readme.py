@@ -4,10 +4,11 @@
 
 FOLDER is a fresh clone, and the current folder's Python makes its virtual environment. A command
 that serves a page is stopped once the page is up. The files that the README calls `latents.npy`
-and so on are copied from the real data in ../shared/data. Commands that need THINGS-EEG2 or the
-Hub are left to `test_rehearsal.py`, which runs them over small fakes. Takes half an hour or more,
-most of it the training of ten subjects; `--skip nice_demo.train` leaves out commands that contain
-a text.
+and so on are copied from the real data in ../shared/data, and the recordings that it calls
+`session.edf` and `bids` are made up (`own_recordings.py`). Commands that need THINGS-EEG2 or the
+Hub are left to `test_rehearsal.py`, which runs them over small fakes, and those of `ELSEWHERE` to
+other tests. Takes an hour or more, most of it the training of ten subjects; `--skip nice_demo.train`
+leaves out commands that contain a text.
 """
 
 import argparse
@@ -23,10 +24,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data"
 REHEARSED = ("things-eeg2", "owner/name")
+ELSEWHERE = ("published-latents", "docker")  # test_published_latents.py, test_hosting.py
 EXAMPLES = {
     "latents.npy": "things_eeg2/atm_s_sub08_test_latents.npy",
     "gallery.npy": "things_eeg2/openclip_vith14_test_image.npy",
     "names.txt": "things_eeg2/test_images.txt",
+    "other.npy": "things_eeg2/openclip_vith14_test_text.npy",
+    "epochs.npz": "muse_n170/epochs.npz",
 }
 
 
@@ -74,8 +78,11 @@ def main() -> None:
         shutil.copyfile(REAL / source, folder / name)
     shutil.copytree(REAL / "cc0_photos", folder / "photos", dirs_exist_ok=True)
     for command in commands():
-        if not any(text in command for text in [*options.skip, *REHEARSED]):
-            run(command, folder)
+        if any(text in command for text in [*options.skip, *REHEARSED, *ELSEWHERE]):
+            continue
+        if "session.edf" in command and not (folder / "session.edf").exists():
+            run("PYTHONPATH=. python tests/own_recordings.py .", folder)
+        run(command, folder)
 
 
 if __name__ == "__main__":

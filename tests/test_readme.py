@@ -18,7 +18,7 @@ PHANTOM = ROOT / "weights" / "phantom"
 
 def test_every_command_is_run_by_the_script():
     names = [command.split()[0] for command in commands()]
-    assert {"make", "python", "pip"} == set(names)
+    assert {"make", "python", "pip", "docker"} == set(names)
     assert "python -m nice_demo.evaluate weights/phantom" in commands()
     assert len(commands("python")) == 2
 

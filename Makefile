@@ -15,10 +15,11 @@ PIP := $(RUN) -m pip install -qq --disable-pip-version-check
 demo: .venv/page.stamp
 	$(RUN) app.py
 
+# Test files side by side, each on a core of its own: threads of several would wait for each other.
 test: .venv/dev.stamp
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 bench: .venv/dev.stamp
 	$(RUN) -m benchmarks

@@ -1,6 +1,8 @@
 """What several tests share."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import hypothesis
@@ -29,6 +31,28 @@ TINY_TRAINING = [
 ]
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def tell(record_property) -> Callable[[str], None]:
+    """Return what prints a line in the summary at the end, for what a test counted or measured."""
+    return partial(record_property, "told")
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print what tests told, from whichever process they ran in."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    lines = [
+        line
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, line in report.user_properties
+        if name == "told"
+    ]
+    if lines:
+        terminalreporter.section("what tests told")
+    for line in lines:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

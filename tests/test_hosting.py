@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 from pathlib import Path
 
@@ -63,11 +64,11 @@ def test_dockerignore_is_read_as_docker_does(name, is_ignored):
     assert ignored(name, ["tests", "data", "**/__pycache__", "**/*.part"]) is is_ignored
 
 
-def test_the_dockerfiles_steps_work_here():
+def test_the_dockerfiles_steps_work_here(tell):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     for sentence in check_hosting.check(port=port):
-        print(sentence)
+        tell(f"hosting: {sentence}")
 
 
 # ---------------------------------------------------------------- GitHub
@@ -139,6 +140,7 @@ def test_a_log_holds_no_personal_data(address, capfd):
         sent = web.post("gradio_api/upload", files={"files": ("my-secret.edf", b"my-secret")})
         web.get(f"gradio_api/file={sent.json()[0]}")
         web.post("gradio_api/upload", content=b"my-secret")
+    shutil.rmtree(Path(sent.json()[0]).parent)
     said = capfd.readouterr().out
     lines = [json.loads(line) for line in said.splitlines()]
     assert [line["status"] for line in lines][:4] == [200, 400, 404, 404]

@@ -285,7 +285,7 @@ def n170_files(shared_data, tmp_path_factory):
     return n170_recordings.write_recordings(folder, epochs, "subject1"), epochs
 
 
-def test_real_eeg_of_faces_and_houses_in_three_commands(n170_files, tmp_path, capsys):
+def test_real_eeg_of_faces_and_houses_in_three_commands(n170_files, tmp_path, capsys, tell):
     table, epochs = n170_files
     data, out = tmp_path / "n170", tmp_path / "weights" / "n170"
     command = ["recordings", "--table", str(table), "--to", str(data), "--classify"]
@@ -328,9 +328,8 @@ def test_real_eeg_of_faces_and_houses_in_three_commands(n170_files, tmp_path, ca
     assert f"{len(trials)} trials" in said
     assert evaluate.main([str(out)]) == 0
     assert "concepts that were trained on: this is classification" in capsys.readouterr().out
-    with capsys.disabled():
-        share = 100 * figures.top1.value
-        print(f"\nN170, held-out run: AUC {area:.2f}, {share:.0f} % of {len(trials)} single trials")
+    share = 100 * figures.top1.value
+    tell(f"N170, held-out run: AUC {area:.2f}, {share:.0f} % of {len(trials)} single trials")
 
 
 def test_vectors_of_concepts_are_at_right_angles():
@@ -654,6 +653,19 @@ def test_any_text_is_read_as_a_table_or_refused(tmp_path, content):
         for trial in found:
             assert trial.subject and trial.picture and trial.concept
             assert np.isfinite(trial.at) and trial.at >= 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["--tmax=nan", "--tmax=inf", "--tmax=1e9", "--tmin=nan", "--tmin=1", "--sfreq=nan",
+     "--sfreq=-3", "--sfreq=1e9", "--low=nan", "--reject=nan"],
+)  # fmt: skip
+def test_numbers_that_are_none(wrong, tmp_path, capsys):
+    table = small(tmp_path, shown(1, FOUR * 2))
+    assert run(table, tmp_path / "mine", "--test-concepts", "2", wrong) == 2
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith("error: ") and "Traceback" not in said
+    assert not (tmp_path / "mine").exists()
 
 
 def test_a_reference_and_electrodes_that_files_have_in_common(tmp_path, capsys):

@@ -290,18 +290,17 @@ def test_words_of_visitors_are_cleaned():
     refuses(lambda: queries.clean("x" * 10_000_000, "a name"), "A name may have")
 
 
-def test_words_on_real_eeg(shared_data, capsys):
+def test_words_on_real_eeg(shared_data, tell):
     """Real EEG: ATM-S's latents of subject 8, names and pictures by OpenCLIP ViT-H-14."""
     folder = shared_data / "things_eeg2"
     pictures = np.load(folder / "openclip_vith14_test_image.npy")
     words = np.load(folder / "openclip_vith14_test_text.npy")
     latents = np.load(folder / "atm_s_sub08_test_latents.npy")
     of_pictures, of_eeg = own_among_first(words, pictures), own_among_first(words, latents)
-    with capsys.disabled():
-        print(
-            f"\nnames find their own among the first ten of 200: by pictures "
-            f"{of_pictures.value:.3f}, by real EEG {of_eeg.value:.3f}, chance {of_eeg.chance}"
-        )
+    tell(
+        f"names find their own among the first ten of 200: by pictures {of_pictures.value:.3f}, "
+        f"by real EEG {of_eeg.value:.3f}, chance {of_eeg.chance}"
+    )
     assert of_pictures.value > 0.95
     assert of_eeg.p < 1e-6
 
@@ -454,9 +453,8 @@ def test_damaged_pictures_are_pictures_or_sentences(kind, at, cut):
         assert max(found.size) <= 512
 
 
-def test_how_many_damaged_pictures_were_tried(capsys):
-    with capsys.disabled():
-        print(f"\ndamaged pictures tried: {len(TRIED)}")
+def test_how_many_damaged_pictures_were_tried(tell):
+    tell(f"damaged pictures: {len(TRIED)} inputs")
 
 
 # ---------------------------------------------------------------- the phantom's own model

@@ -220,6 +220,11 @@ def test_uploads_are_taken_and_deleted(tmp_path, scratch):
     with pytest.raises(InputError, match="got lost"), claimed([one, gone]):
         pass
     assert not list(tmp_path.iterdir())
+    (tmp_path / "uploads").mkdir()
+    everything = {"path": str(tmp_path / "uploads"), "orig_name": "a.edf"}
+    with pytest.raises(InputError, match="got lost"), claimed([everything]):
+        pass
+    (tmp_path / "uploads").rmdir()
     assert not left_on_disk(scratch)
 
 

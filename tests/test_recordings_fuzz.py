@@ -68,24 +68,6 @@ def outcome_of(forks, paths, folder):
     return json.loads(forks.stdout.readline())
 
 
-@pytest.fixture(scope="module", autouse=True)
-def counted(request):
-    """Print at the module's end how many inputs were tried, and what came of them."""
-    yield
-    plugins = request.config.pluginmanager
-    reporter = plugins.get_plugin("terminalreporter")
-    total = sum(sum(counts.values()) for counts in COUNTS.values())
-    lines = [
-        f"{kind}: {sum(counts.values())} inputs ("
-        + ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
-        + ")"
-        for kind, counts in COUNTS.items()
-    ]
-    with plugins.get_plugin("capturemanager").global_and_fixture_disabled():
-        for line in ["", f"fuzz of the readers: {total} inputs", *lines]:
-            reporter.write_line(line)
-
-
 PLACES = st.floats(0, 1, exclude_max=True)
 EXTREME = [b"-1", b"0", b"99999999", b"4294967296", b"1e308", b"nan", b"", b"\xff\xfe"]
 WAYS_THAT_SHIFT = ["cut", "insert", "repeat", "splice"]
@@ -190,3 +172,11 @@ def test_damaged_files_through_the_other_process(kind, valid, tmp_path):
         assert_sound(open_recording(lay(kind, content, tmp_path), LIMITS))
     except InputError as error:
         assert is_plain(str(error))
+
+
+def test_how_many_inputs_were_tried(tell):
+    """The last test of this module tells what came of the others' inputs."""
+    tell(f"fuzz of the readers: {sum(sum(c.values()) for c in COUNTS.values())} inputs")
+    for kind, counts in COUNTS.items():
+        came = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+        tell(f"  {kind}: {sum(counts.values())} inputs ({came})")

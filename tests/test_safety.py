@@ -134,7 +134,7 @@ def attempts(web, lure):
     yield tool(web, "_lambda_", path=file_data(mine))
 
 
-def test_no_address_is_ever_fetched(web, lure, gullible):
+def test_no_address_is_ever_fetched(web, lure, gullible, tell):
     address, asked = lure
     answers = list(attempts(web, address))
     for answer in answers:
@@ -145,7 +145,7 @@ def test_no_address_is_ever_fetched(web, lure, gullible):
     for path in (f"gradio_api/proxy={address}/", f"gradio_api/file/{address}/a.png"):
         assert web.get(path).status_code == 404
     assert not asked
-    print(f"{len(answers) + 2} ways to name an address tried, none was fetched")
+    tell(f"{len(answers) + 2} ways to name an address tried, none was fetched")
 
 
 def test_without_the_guard_gradio_would_fetch(web, lure, gullible, blocks, monkeypatch):
@@ -189,6 +189,22 @@ def test_ordinary_content_passes():
         assert objection(content) is None
     assert objection(file_data(str(uploads()) + "/../x")) == NO_PATH
     assert objection(file_data(str(uploads()) + "-x")) == NO_PATH
+
+
+def test_nobody_takes_away_the_uploads_of_all(web, empty):
+    """Who names a folder would have what is in it taken out and deleted, also others' files."""
+    path = Path(upload(web, ("a.edf", b"x")).json()[0])
+    tries = [uploads(), f"{uploads()}/", f"{uploads()}/.", path.parent, f"{path}/..", f"{path}\0"]
+    for place in [*map(str, tries), f"{path}/x"]:
+        for answer in (
+            call(web, "read", file_data(place))[0],
+            web.post(
+                "gradio_api/queue/join",
+                json={"data": [[file_data(place)]], "fn_index": 0, "session_hash": SESSION},
+            ),
+        ):
+            assert answer.status_code == 400 and NO_PATH in answer.text
+    assert path.exists() and objection(file_data(str(path))) is None
 
 
 # ---------------------------------------------------------------- what there is
@@ -260,6 +276,26 @@ def test_long_and_broken_calls(web):
         assert answer.status_code == 400 and NO_JSON in answer.text
     assert web.post("gradio_api/mcp/", content=b"{").status_code == 400
     assert web.get("health").status_code == 200
+
+
+def test_misshapen_calls_get_a_sentence(web, capfd):
+    few = web.post("gradio_api/call/decode", json={"data": DECODE[:3]})
+    assert few.status_code == 400 and "decode takes 8 values" in few.text
+    nobody = web.post("gradio_api/queue/join", json={"data": [], "fn_index": 0, "session_hash": ""})
+    assert nobody.status_code == 400 and "session_hash" in nobody.text
+    tried = 0
+    for place in range(len(DECODE)):
+        for value in ([], {}, [None], [["Oz"]], "x" * 100_000, 10**400, float("nan"), "\0"):
+            data = [*DECODE[:place], value, *DECODE[place + 1 :]]
+            content, kind = json.dumps({"data": data}), {"Content-Type": "application/json"}
+            answer = web.post("gradio_api/call/decode", content=content, headers=kind)
+            event = answer.json()["event_id"]
+            outcome = web.get(f"gradio_api/call/decode/{event}").text
+            if "event: complete" not in outcome:
+                assert len(json.loads(outcome.split("data: ")[1])["error"].split()) > 4
+                assert len(outcome) < 3000
+            tried += 1
+    assert tried == 64 and "Traceback" not in capfd.readouterr().err
 
 
 def test_a_call_that_never_arrives(web, monkeypatch):

@@ -248,6 +248,9 @@ def test_evaluation_has_chance_interval_and_protocol(client, decoder):
         ("/explain", ("1", "nice", "dog", 80, "pattern", "nobody"), "no map of 'nobody'"),
         ("/evidence", ("tarot",), "no analysis 'tarot'"),
         ("/decode", ("1", "nice", "dog", 80, "all", None, None, -1), "no shuffle '-1'"),
+        ("/explain", ("1", "nice", "dog", 80, 3), "no map '3'"),
+        ("/explain", ("1", "nice", "dog", 80, ["attention"]), "kind isn't what explain takes"),
+        ("/evidence", (None,), "analysis isn't what evidence takes: input should be a valid str"),
     ],
 )
 def test_wrong_questions_get_a_sentence(client, endpoint, asked, sentence):
@@ -399,6 +402,7 @@ def test_a_tab_is_open_from_the_first_paint(context, address, viewport):
 
 def test_a_tab_that_isnt_there_is_said(visit, address):
     page = visit(f"{address}?tab=nonsense&least=7x")
+    page.wait_for_selector("#result .notice.error")
     notices = page.locator("#result .notice.error").all_inner_texts()
     assert "no tab 'nonsense'" in notices[0] and "no confidence '7x'" in notices[1]
     opened(page, "Decode a trial")

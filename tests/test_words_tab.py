@@ -14,7 +14,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 from test_queries import NamesModel, png_that_claims
 
-from nice_demo import queries
+from nice_demo import image_model, queries
 from nice_demo.errors import InputError
 from nice_demo.ui import words_tab
 from nice_demo.ui.guard import uploads
@@ -48,7 +48,7 @@ def load():
 @pytest.fixture(scope="module")
 def address(decoder, load):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(queries, "open_model", load)
+        patch.setattr(image_model, "open_model", load)
         patch.setattr(words_tab, "TICK", 0.1)
         with served(decoder) as where:
             yield where
@@ -150,7 +150,7 @@ def test_pictures_for_programs(client, decoder, dog, ready):
         ({"subject": "9"}, "no subject '9'"),
         ({"encoder": "ball"}, "no encoder 'ball'"),
         ({"repetitions": 3}, "no average over '3' repetitions"),
-        ({"repetitions": "all"}, "no average over 'all' repetitions"),
+        ({"repetitions": "all"}, "repetitions isn't what find_words takes"),
     ],
 )
 def test_programs_are_answered_with_a_sentence(client, ready, wrong, sentence, capfd):
@@ -298,7 +298,7 @@ def test_offline_is_said_and_the_rest_works(visit, decoder, monkeypatch, dog):
     def load(bundle):
         raise InputError(OFFLINE)
 
-    monkeypatch.setattr(queries, "open_model", load)
+    monkeypatch.setattr(image_model, "open_model", load)
     with served(decoder) as address:
         page = visit(address)
         open_tab(page)

@@ -5,10 +5,13 @@ that gradio reads. Errors that a caller can mend are sentences.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
+from typing import get_type_hints
 
 import gradio as gr
 import numpy as np
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from nice_demo.analysis.series import Accuracy, Series, stored
 from nice_demo.decode import BundleDecoder, Decoder
@@ -17,26 +20,49 @@ from nice_demo.montage import REGIONS
 from nice_demo.ui.attribution import TARGETS, Attributions, check_choice, kinds_of, over_electrodes
 from nice_demo.ui.view import presets, view_of
 
+LONGEST = 1000  # characters of a sentence: it may quote what somebody sent
 SMALL = 5000  # numbers of an array that `evidence` still tells
 
 
-def public(function: Callable) -> None:
+def public(function: Callable, **queue: object) -> None:
     """Offer a function of the page that is being built as an endpoint of its name.
 
     Parameters
     ----------
     function : callable
-        Takes and returns plain JSON; an `InputError` becomes the sentence that a caller reads.
+        Takes and returns plain JSON. An `InputError` becomes the sentence that a caller reads, and
+        so does a value that isn't what its annotation says.
+    **queue
+        ``concurrency_id`` and ``concurrency_limit`` of `gradio.api`.
     """
+    signature = inspect.signature(function)
+    types = {name: _type(hint) for name, hint in get_type_hints(function).items()}
 
     @functools.wraps(function)
     def told(*args, **kwargs):
         try:
-            return function(*args, **kwargs)
+            bound = signature.bind(*args, **kwargs)
+            for name, value in bound.arguments.items():
+                try:
+                    checked = types[name].validate_python(value)
+                except ValidationError as error:
+                    raise InputError(
+                        f"{name} isn't what {function.__name__} takes: "
+                        f"{error.errors()[0]['msg'].lower()}; see the description of the API."
+                    ) from None
+                bound.arguments[name] = types[name].dump_python(checked)  # files stay dicts
+            return function(*bound.args, **bound.kwargs)
         except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            raise gr.Error(str(error)[:LONGEST], print_exception=False) from None
 
-    gr.api(told, api_name=function.__name__)
+    gr.api(told, api_name=function.__name__, **queue)
+
+
+def _type(hint: object) -> TypeAdapter:
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return TypeAdapter(hint)
+    # Somebody's subject 1 is the subject "1".
+    return TypeAdapter(hint, config=ConfigDict(coerce_numbers_to_str=True))
 
 
 def plain(values: np.ndarray | float, digits: int = 4) -> list | float | None:
@@ -98,7 +124,7 @@ def decoding_endpoints(decoder: Decoder) -> None:
         encoder: str,
         picture: str,
         repetitions: int,
-        electrodes: list[str] | str = "all",
+        electrodes: list[str] | str | None = "all",
         start_ms: float | None = None,
         end_ms: float | None = None,
         shuffle: int = 0,
@@ -165,7 +191,7 @@ def decoding_endpoints(decoder: Decoder) -> None:
         repetitions: int,
         kind: str = "integrated gradients",
         target: str = "seen",
-        electrodes: list[str] | str = "all",
+        electrodes: list[str] | str | None = "all",
         start_ms: float | None = None,
         end_ms: float | None = None,
     ) -> dict:

@@ -58,6 +58,7 @@ NO_ADDRESS = (
 NO_PATH = "The page opens no files of its own machine; upload the file, and name what that returns."
 NOTHING = "There is nothing at this address."
 NO_JSON = "This call isn't JSON, or nested too deeply."
+NO_SESSION = "This call belongs to no session; give it a “session_hash”."
 TOO_LONG = f"This call is longer than {CALL // MEGABYTE} MB; upload large things as files."
 TOO_SLOW = "This took too long to arrive; try again."
 FULL = "There is no room for another upload right now; please try again in ten minutes."
@@ -174,6 +175,17 @@ def _is_address(value: object) -> bool:
     return isinstance(value, str) and re.match(r"\s*(https?|ftps?):", value, re.I) is not None
 
 
+def _is_upload(path: str) -> bool:
+    """Whether something is the place of an uploaded file: in a folder of its own, no folder.
+
+    Whoever names the folder of all uploads would otherwise take away everybody's.
+    """
+    if "\0" in path:
+        return False
+    place = Path(os.path.abspath(path))
+    return place.parent.parent == uploads() and not place.is_dir()
+
+
 def objection(call: object) -> str | None:
     """Return what is wrong with the content of a call; None where nothing is.
 
@@ -192,7 +204,7 @@ def objection(call: object) -> str | None:
         elif isinstance(value, dict):
             path = value.get("path")
             if isinstance(path, str) and not _is_address(path):
-                if not Path(os.path.abspath(path)).is_relative_to(uploads()):
+                if not _is_upload(path):
                     return NO_PATH
                 # Where a browser shows an uploaded file; nobody opens it here.
                 value = {key: entry for key, entry in value.items() if key != "url"}
@@ -216,11 +228,11 @@ class Guard:
     Parameters
     ----------
     app : ASGI application
-    names : set of str
-        Of the public functions, which can be called by their names.
+    names : dict of str to int
+        Of the public functions, which can be called by their names; how many values each takes.
     """
 
-    def __init__(self, app: ASGIApp, names: set[str]) -> None:
+    def __init__(self, app: ASGIApp, names: dict[str, int]) -> None:
         self.app, self.names, self.uploading = app, names, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -264,8 +276,25 @@ class Guard:
                 error = {"code": -32602, "message": wrong}
                 answer = JSONResponse({"jsonrpc": "2.0", "id": number, "error": error})
                 return await answer(scope, receive, send)
+            if wrong := self._misshapen(route, called and called[1], call):
+                raise Refused(400, wrong)
             receive = _again(body, receive)
         await self.app(scope, receive, send)
+
+    def _misshapen(self, route: str, name: str | None, call: object) -> str | None:
+        """Return a sentence where gradio would only break."""
+        given = call if isinstance(call, dict) else {}
+        if route == "/gradio_api/queue/join" and given.get("session_hash") == "":
+            return NO_SESSION
+        values = given.get("data")
+        if route == "/gradio_api/call/{name}" and isinstance(values, list):
+            wanted = self.names[name]
+            if len(values) < wanted:
+                return (
+                    f"{name} takes {wanted} values in “data”, and these are {len(values)}; "
+                    "/gradio_api/info tells which."
+                )
+        return None
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.uploading >= AT_ONCE:

@@ -44,4 +44,5 @@ class Log:
                 "status": status,
                 "ms": round(1e3 * (time.perf_counter() - began), 1),
             }
-            print(json.dumps(line), file=sys.stdout, flush=True)
+            sys.stdout.write(json.dumps(line) + "\n")  # at once: other threads write there too
+            sys.stdout.flush()

@@ -193,9 +193,11 @@
   let before = null;
   function moveBars() {
     const list = document.querySelector("#bars ol");
-    if (!list || list === before?.list) return;
-    const places = placesOf(list);
-    if (before?.seen === list.dataset.seen && !calm.matches) {
+    if (!list) return;
+    // gradio changes the rows in place, so only what they say tells whether anything moved.
+    const places = placesOf(list), seen = list.dataset.seen, order = [...places.keys()].join();
+    if (before?.seen === seen && before.order === order) return;
+    if (before?.seen === seen && !calm.matches) {
       for (const row of list.querySelectorAll("[data-id]")) {
         const from = before.places.get(row.dataset.id);
         const start = from === undefined
@@ -204,7 +206,7 @@
         row.animate([start, { opacity: 1, transform: "none" }], { duration: 350, easing: "ease" });
       }
     }
-    before = { list, seen: list.dataset.seen, places };
+    before = { seen, order, places };
   }
 
   new MutationObserver(() => {
@@ -212,5 +214,7 @@
     placeWindow();
     moveBars();
     nameAddress();
-  }).observe(document.documentElement, { childList: true, subtree: true });
+  }).observe(document.documentElement, {
+    childList: true, subtree: true, attributeFilter: ["data-id", "data-seen"],
+  });
 })();

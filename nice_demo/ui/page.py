@@ -237,7 +237,9 @@ def serve(
     never_download()
     if mcp:
         tools.prepare()
-    public = {fn.api_name for fn in blocks.fns.values() if fn.api_visibility == "public"}
+    public = {
+        fn.api_name: len(fn.inputs) for fn in blocks.fns.values() if fn.api_visibility == "public"
+    }
     middleware = [Middleware(Guard, names=public), Middleware(Assets)]
     _, address, _ = blocks.launch(
         server_name=host,

@@ -65,6 +65,8 @@ def claimed(files: Sequence[Mapping]) -> Iterator[list[Path]]:
             target = Path(folder) / str(number) / _name(file.get("orig_name"), source.name)
             target.parent.mkdir()
             try:
+                if source.is_dir():  # never more than one file
+                    raise FileNotFoundError
                 shutil.move(source, target)
             except FileNotFoundError:
                 lost += 1

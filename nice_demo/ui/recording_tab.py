@@ -29,6 +29,7 @@ from nice_demo.montage import Montage
 from nice_demo.sources.recordings.channels import match_channels
 from nice_demo.sources.recordings.epochs import AS_RECORDED, LEAST_CHANNELS, default_steps
 from nice_demo.ui import cards, recording_cards
+from nice_demo.ui.api import public
 from nice_demo.ui.decode_tab import BARE
 from nice_demo.ui.figures import butterfly
 from nice_demo.ui.headmap import colour_range, headmap
@@ -117,10 +118,9 @@ def recording_tab(bundle: Bundle, tab: gr.Tab) -> None:
                 file_count="multiple", label="Files of one recording", show_label=False,
                 elem_id="own-files", height=140,
             )  # fmt: skip
-            try_it = gr.Button(
-                "Try it without a file: a simulated recording", elem_id="own-example",
-                visible=has_example(bundle), min_width=0,
-            )  # fmt: skip
+            there_is_one = has_example(bundle)
+            label = "Try it without a file: a simulated recording" if there_is_one else ""
+            try_it = gr.Button(label, elem_id="own-example", visible=there_is_one, min_width=0)
             what = gr.HTML(elem_id="own-read", **BARE)
             with gr.Column(visible=False, elem_classes="own-choices", min_width=0) as choices:
                 gr.HTML(recording_cards.step(2, "Channels", _HELP_CHANNELS), **BARE)
@@ -338,7 +338,9 @@ def recording_tab(bundle: Bundle, tab: gr.Tab) -> None:
         [status, evoked, average, moment, plot, scalp, result], show_progress_on=status,
         concurrency_id="recording", concurrency_limit=1, api_visibility="private",
     )  # fmt: skip
+    # In order, or the map of the moment before would overtake that of the moment chosen.
     last = quiet | {"trigger_mode": "always_last"}
+    last |= {"concurrency_id": "own-view", "concurrency_limit": 1}
     average.input(show_average, [average, moment], [plot, scalp], **last)
     moment.input(show_moment, [average, moment], scalp, **last)
     blocks.unload(forget)
@@ -378,28 +380,22 @@ def recording_tab(bundle: Bundle, tab: gr.Tab) -> None:
             baseline: Whether the mean before each event is subtracted.
             reject_uv: Epochs whose highest and lowest value differ by more are dropped, in µV.
         """
-        try:
-            recording = read_uploaded(files)
-            matches = match_channels(recording.channels, montage)
-            steps = default_steps(bundle.manifest, recording, matches)
-            chosen = (
-                [name for name, _ in events_of(recording)] if events is None else events,
-                channels,
-                steps.reference if reference is None else reference,
-                steps.low if low_hz is None else low_hz,
-                steps.high if high_hz is None else high_hz,
-                notch_hz,
-                baseline,
-                reject_uv,
-            )
-            return decode(Own(recording), subject, encoder, chosen, lambda share, words: None)[2]
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+        recording = read_uploaded(files)
+        matches = match_channels(recording.channels, montage)
+        steps = default_steps(bundle.manifest, recording, matches)
+        chosen = (
+            [name for name, _ in events_of(recording)] if events is None else events,
+            channels,
+            steps.reference if reference is None else reference,
+            steps.low if low_hz is None else low_hz,
+            steps.high if high_hz is None else high_hz,
+            notch_hz,
+            baseline,
+            reject_uv,
+        )
+        return decode(Own(recording), subject, encoder, chosen, lambda share, words: None)[2]
 
-    gr.api(
-        decode_recording, api_name="decode_recording",
-        concurrency_id="recording", concurrency_limit=1,
-    )  # fmt: skip
+    public(decode_recording, concurrency_id="recording", concurrency_limit=1)
 
 
 # ---------------------------------------------------------------- controls

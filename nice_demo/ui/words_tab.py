@@ -21,6 +21,7 @@ from nice_demo.image_model import LOADING, UNAVAILABLE, PictureModel
 from nice_demo.queries import LARGEST_FILE, PICTURES, PicturesRanked, WordFound
 from nice_demo.retrieval import Proportion
 from nice_demo.ui import cards, words_cards
+from nice_demo.ui.api import public
 from nice_demo.ui.part_controls import BARE
 from nice_demo.ui.view import find_picture, view_of
 from nice_demo.ui.words_cards import Added
@@ -247,13 +248,9 @@ def words_tab(decoder: BundleDecoder, tab: gr.Tab) -> None:
             encoder: Which decoder, such as "nice"; `choices` lists them.
             repetitions: How many looks at each picture are averaged, such as 80.
         """
-        try:
-            asked = subject, encoder, gallery.candidates[0].id, repetitions
-            view = view_of(decoder, *asked)
-            found = look_up(word, view.subject, view.encoder, view.repetitions)
-            return words_cards.about(decoder, view) | words_cards.word_to_json(decoder, *found)
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+        view = view_of(decoder, subject, encoder, gallery.candidates[0].id, repetitions)
+        found = look_up(word, view.subject, view.encoder, view.repetitions)
+        return words_cards.about(decoder, view) | words_cards.word_to_json(decoder, *found)
 
     def rank_picture(
         picture: gr.FileData, name: str, subject: str, encoder: str, seen: str, repetitions: int
@@ -273,26 +270,19 @@ def words_tab(decoder: BundleDecoder, tab: gr.Tab) -> None:
             seen: Id or name of the picture that was seen in the trial, such as "dog".
             repetitions: How many looks are averaged, such as 80.
         """
-        try:
-            path = picture.get("path") if isinstance(picture, dict) else None
-            own = [words_cards.added_from(*given) for given in _taken([str(path or "")])]
-            if not own:
-                raise InputError("There is no picture; upload one.")
-            called = queries.clean(name, "a name") if str(name).strip() else ""
-            view = view_of(decoder, subject, encoder, seen, repetitions)
-            ranked = rank(
-                [replace(own[0], name=called)], view.picture,
-                view.subject, view.encoder, view.repetitions,
-            )  # fmt: skip
-            return words_cards.about(decoder, view) | words_cards.ranked_to_json(decoder, ranked)
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+        own = [words_cards.added_from(*given) for given in _taken([picture["path"]])]
+        if not own:
+            raise InputError("There is no picture; upload one.")
+        called = queries.clean(name, "a name") if name.strip() else ""
+        view = view_of(decoder, subject, encoder, seen, repetitions)
+        ranked = rank(
+            [replace(own[0], name=called)], view.picture,
+            view.subject, view.encoder, view.repetitions,
+        )  # fmt: skip
+        return words_cards.about(decoder, view) | words_cards.ranked_to_json(decoder, ranked)
 
     for function in (find_words, rank_picture):
-        gr.api(
-            function, api_name=function.__name__,
-            concurrency_id="words of programs", concurrency_limit=1,
-        )  # fmt: skip
+        public(function, concurrency_id="words of programs", concurrency_limit=1)
 
 
 def _whose_trials(decoder: BundleDecoder) -> list[gr.Dropdown]:

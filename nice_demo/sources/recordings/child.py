@@ -6,8 +6,9 @@ back a safetensors file (numbers, and JSON as its metadata; never a pickle).
 
 What the other process may do: read below its private folder and Python's own folders, write
 below its private folder. Python code in it can't open connections, start programs or unpickle
-(an audit hook refuses it). That doesn't hold for machine code that a flaw in a C library lets
-in, for which the page needs a container around it.
+(an audit hook refuses it). HDF5 opens files itself, which no hook sees; `readers` watches what it
+opens. None of this holds for machine code that a flaw in a C library lets in, for which the page
+needs a container around it.
 """
 
 import contextlib

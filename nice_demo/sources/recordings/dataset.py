@@ -152,8 +152,11 @@ def prepare_recordings(
     """
     if folder.exists():
         raise InputError(f"{folder} is there already; remove it or give another --to.")
-    if len(signal.times) < 1 or signal.tmin > 0:
-        raise InputError("Epochs go from --tmin, at most 0, to --tmax, above 0 s.")
+    # Numbers that aren't (NaN) are in no range.
+    if not 1 <= signal.sfreq <= 20_000:
+        raise InputError(f"--sfreq can't be {signal.sfreq:g}; give Hz, such as 250.")
+    if not (-60 <= signal.tmin <= 0 and 1 / signal.sfreq <= signal.tmax <= 60):
+        raise InputError("Epochs go from --tmin, at most 0, to --tmax, above 0 s (60 s at most).")
     chosen = [t for t in source.trials if not subjects or t.subject in subjects]
     if unknown := sorted(set(subjects) - {trial.subject for trial in chosen}):
         there = ", ".join(sorted({trial.subject for trial in source.trials}))

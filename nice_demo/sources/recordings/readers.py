@@ -6,12 +6,14 @@ what is taken. MNE is imported inside functions, each format's reader only when 
 
 import json
 import mmap
+import os
 import re
 import struct
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +41,7 @@ _AT_ONCE = 25_000_000  # samples; MNE reads in float64, so 200 MB
 _ARRAYS = ("eeg", "channels", "sfreq", "tmin", "events", "onsets")
 _MOST_MNE_NOTES = 3
 _LONGEST_HEADER = 5_000_000  # bytes of a .vhdr
+_FARTHEST = 3600.0  # s, that epochs may begin from their event
 _MOST_VOLTS = 1e9  # what lies below may be a wrong unit, and doesn't overflow later
 
 # MNE's warnings that say nothing about the data, or what our own notes say.
@@ -307,12 +310,20 @@ def _check_markers(path: Path, limits: Limits) -> None:
 
 
 def _read_eeglab(path: Path, names: dict[str, str], limits: Limits, notes: list[str]) -> _Found:
+    name = clean(names[".set"])
+    if not _is_hdf5(path):
+        return _read_eeglab_file(path, name, names, limits, notes)
+    with _own_data_only(path, name):
+        _check_hdf5(path, name, limits)
+        return _read_eeglab_file(path, name, names, limits, notes)
+
+
+def _read_eeglab_file(
+    path: Path, name: str, names: dict[str, str], limits: Limits, notes: list[str]
+) -> _Found:
     from mne import read_epochs_eeglab
     from mne.io import read_raw_eeglab
 
-    name = clean(names[".set"])
-    if _is_hdf5(path):
-        _check_hdf5(path, name, limits)
     fields = _eeglab_fields(path, name)
     trials = int(fields.get("trials", 1))
     if isinstance(fields.get("data"), str):
@@ -341,8 +352,41 @@ def _is_hdf5(path: Path) -> bool:
         return file.read(10).startswith((b"MATLAB 7.3", b"\x89HDF"))
 
 
+@contextmanager
+def _own_data_only(path: Path, name: str) -> Iterator[None]:
+    """Let h5py open nothing that takes its data from other files.
+
+    HDF5 opens those itself, which Python's audit hook doesn't see. Going through all links first
+    (`_check_hdf5`) isn't enough: a damaged table of links hides a dataset that a reference finds.
+    """
+    import h5py
+
+    opened = h5py.Dataset.__init__, h5py.Group.__init__
+    other = InputError(f"{name} takes data from another file; save it as one file.")
+
+    def of_this_file(one: h5py.Dataset | h5py.Group) -> None:
+        if os.fsdecode(h5py.h5i.get_file_id(one.id).name) != str(path):
+            raise other
+
+    def open_dataset(one: h5py.Dataset, *given: object, **more: object) -> None:
+        opened[0](one, *given, **more)
+        of_this_file(one)
+        if one.external or one.is_virtual:
+            raise other
+
+    def open_group(one: h5py.Group, *given: object, **more: object) -> None:
+        opened[1](one, *given, **more)
+        of_this_file(one)
+
+    h5py.Dataset.__init__, h5py.Group.__init__ = open_dataset, open_group
+    try:
+        yield
+    finally:
+        h5py.Dataset.__init__, h5py.Group.__init__ = opened
+
+
 def _check_hdf5(path: Path, name: str, limits: Limits) -> None:
-    """Refuse HDF5 files that take their data from other files, or claim too much."""
+    """Refuse HDF5 files that lead to other files, or claim too much."""
     import h5py
 
     claimed = 0
@@ -352,11 +396,12 @@ def _check_hdf5(path: Path, name: str, limits: Limits) -> None:
             nonlocal claimed
             if isinstance(link, h5py.ExternalLink):
                 return True
-            item = file.get(place) if isinstance(link, h5py.HardLink) else None
+            try:
+                item = file.get(place) if isinstance(link, h5py.HardLink) else None
+            except InputError:  # of `_own_data_only`; h5py can't pass it on
+                return True
             if isinstance(item, h5py.Dataset):
                 claimed += item.nbytes
-                if item.external or item.is_virtual:
-                    return True
             return None
 
         elsewhere = file.visititems_links(check)
@@ -570,6 +615,10 @@ def _from_arrays(
             "(channels, times) or (epochs, channels, times)."
         )
     sfreq, tmin = _number(arrays, "sfreq", name), _number(arrays, "tmin", name)
+    if abs(tmin) > _FARTHEST:
+        raise InputError(
+            f"{name}'s tmin is {tmin:g} s; give when epochs begin, in s from their event."
+        )
     _check_size(eeg.shape, sfreq, limits)
     channels = _texts(arrays, "channels", name)
     if len(channels) != eeg.shape[-2]:

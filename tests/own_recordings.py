@@ -86,7 +86,7 @@ def write_pictures(folder: Path) -> None:
 def write_session(path: Path) -> None:
     """Write a minute of a phantom's EEG as EDF."""
     from nice_demo.bundle import Bundle
-    from nice_demo.ui.recording_steps import example
+    from nice_demo.ui.recording.steps import example
 
     made, _ = example(Bundle(Path(__file__).resolve().parents[1] / "weights" / "phantom"))
     info = mne.create_info(made.channels, made.sfreq, "eeg", verbose="error")

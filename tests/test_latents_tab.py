@@ -20,10 +20,11 @@ from nice_demo.errors import InputError
 from nice_demo.gallery import Gallery
 from nice_demo.retrieval import metrics, similarity
 from nice_demo.sources.latents import Limits, candidates_of
-from nice_demo.ui import latents_cards, latents_opened
 from nice_demo.ui.guard import uploads
-from nice_demo.ui.latents_opened import GONE, KeptLatents, Mine, example, has_example, of_latents
-from nice_demo.ui.latents_tab import ready
+from nice_demo.ui.latents import cards as latents_cards
+from nice_demo.ui.latents import opened as latents_opened
+from nice_demo.ui.latents.opened import GONE, KeptLatents, Mine, example, has_example, of_latents
+from nice_demo.ui.latents.tab import ready
 from nice_demo.ui.page import page, serve
 
 sync_api = pytest.importorskip("playwright.sync_api")

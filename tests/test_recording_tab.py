@@ -27,10 +27,11 @@ from nice_demo.sources.recordings.channels import match_channels
 from nice_demo.sources.recordings.epochs import default_steps, prepare_epochs
 from nice_demo.sources.recordings.example import example_recording
 from nice_demo.sources.recordings.files import open_recording
-from nice_demo.ui import recording_cards, recording_tab
 from nice_demo.ui.kept import Kept, Own
 from nice_demo.ui.page import page, serve
-from nice_demo.ui.recording_steps import chosen_steps, claimed, corrected, to_correct
+from nice_demo.ui.recording import cards as recording_cards
+from nice_demo.ui.recording import tab as recording_tab
+from nice_demo.ui.recording.steps import chosen_steps, claimed, corrected, to_correct
 
 sync_api = pytest.importorskip("playwright.sync_api")
 wait = sync_api.expect

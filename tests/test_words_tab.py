@@ -16,8 +16,8 @@ from test_queries import NamesModel, png_that_claims
 
 from nice_demo import image_model, queries
 from nice_demo.errors import InputError
-from nice_demo.ui import words_tab
 from nice_demo.ui.guard import uploads
+from nice_demo.ui.words import tab as words_tab
 
 sync_api = pytest.importorskip("playwright.sync_api")
 OFFLINE = "The image model isn't on this machine, so that words are off; everything else works."

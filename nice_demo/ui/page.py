@@ -19,12 +19,12 @@ from nice_demo.ui.api import decoding_endpoints
 from nice_demo.ui.decode_tab import BARE, decode_tab
 from nice_demo.ui.evidence.tab import evidence_tab
 from nice_demo.ui.guard import UPLOAD, Guard, never_download, swept, uploads
-from nice_demo.ui.latents_tab import latents_tab
+from nice_demo.ui.latents.tab import latents_tab
 from nice_demo.ui.logs import Log
-from nice_demo.ui.recording_tab import recording_tab
+from nice_demo.ui.recording.tab import recording_tab
 from nice_demo.ui.result_file import result_routes
 from nice_demo.ui.traffic import Assets, refused
-from nice_demo.ui.words_tab import words_tab
+from nice_demo.ui.words.tab import words_tab
 
 HERE = Path(__file__).parent
 PAPER = "https://arxiv.org/abs/2308.13234"
@@ -229,8 +229,8 @@ def serve(
     str
         The address.
     """
-    styles = """style.css guide.css about.css evidence/evidence.css recording.css words.css
-        latents.css""".split()
+    styles = """style.css guide.css about.css evidence/evidence.css recording/recording.css
+        latents/latents.css words/words.css""".split()
     style = "\n".join((HERE / name).read_text(encoding="utf-8") for name in styles)
     scripts = ("page.js", "guide.js")
     script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in scripts)

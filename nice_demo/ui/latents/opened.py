@@ -19,7 +19,7 @@ from nice_demo.retrieval import PROTOCOLS, Metrics, metrics_of_ranks
 from nice_demo.sources.latents import Limits, fitted, read_array, read_names
 from nice_demo.ui.cards import ENCODER_NAMES
 from nice_demo.ui.kept import Kept
-from nice_demo.ui.recording_steps import claimed
+from nice_demo.ui.recording.steps import claimed
 
 LIMITS = Limits()
 NAMES_BYTES = 2_000_000

@@ -20,11 +20,12 @@ from nice_demo.errors import InputError
 from nice_demo.image_model import LOADING, UNAVAILABLE, PictureModel
 from nice_demo.queries import LARGEST_FILE, PICTURES, PicturesRanked, WordFound
 from nice_demo.retrieval import Proportion
-from nice_demo.ui import cards, words_cards
+from nice_demo.ui import cards
 from nice_demo.ui.api import public
 from nice_demo.ui.part_controls import BARE
 from nice_demo.ui.view import find_picture, view_of
-from nice_demo.ui.words_cards import Added
+from nice_demo.ui.words import cards as words_cards
+from nice_demo.ui.words.cards import Added
 
 EXAMPLES = ("pizza", "animal", "something with wheels")
 MINUTES = 30  # that a visitor's pictures stay in memory, at most

@@ -19,11 +19,12 @@ from nice_demo.bundle import LatentsBundle
 from nice_demo.decode import Decoder, LatentsDecoder
 from nice_demo.errors import InputError
 from nice_demo.retrieval import PROTOCOLS
-from nice_demo.ui import cards, latents_cards
+from nice_demo.ui import cards
 from nice_demo.ui.api import public
 from nice_demo.ui.decode_tab import BARE
 from nice_demo.ui.kept import MINUTES
-from nice_demo.ui.latents_opened import (
+from nice_demo.ui.latents import cards as latents_cards
+from nice_demo.ui.latents.opened import (
     KeptLatents,
     Mine,
     Opened,

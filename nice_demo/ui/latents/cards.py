@@ -14,7 +14,7 @@ from nice_demo.comparison import NOT_CORRECTED, Paired, in_words, points
 from nice_demo.retrieval import Estimate, Metrics, Proportion, wilson
 from nice_demo.ui import cards
 from nice_demo.ui.figures import FIELD_POWER, GRID
-from nice_demo.ui.latents_opened import Opened
+from nice_demo.ui.latents.opened import Opened
 
 # Okabe and Ito's blue and orange, told apart with any colour vision; the second is dashed as well.
 COLOURS = ("#0072b2", "#e69f00")

@@ -28,14 +28,15 @@ from nice_demo.errors import InputError
 from nice_demo.montage import Montage
 from nice_demo.sources.recordings.channels import match_channels
 from nice_demo.sources.recordings.epochs import AS_RECORDED, LEAST_CHANNELS, default_steps
-from nice_demo.ui import cards, recording_cards
+from nice_demo.ui import cards
 from nice_demo.ui.api import public
 from nice_demo.ui.decode_tab import BARE
 from nice_demo.ui.figures import butterfly
 from nice_demo.ui.headmap import colour_range, headmap
 from nice_demo.ui.kept import MINUTES, Kept, Own
-from nice_demo.ui.recording_cards import events_of, shown
-from nice_demo.ui.recording_steps import (
+from nice_demo.ui.recording import cards as recording_cards
+from nice_demo.ui.recording.cards import events_of, shown
+from nice_demo.ui.recording.steps import (
     ALL,
     chosen_steps,
     corrected,

@@ -1,0 +1,1 @@
+"""The tab "Your decoder": what was opened (`opened`), its HTML (`cards`), and the tab itself."""

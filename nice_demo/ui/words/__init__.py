@@ -1,0 +1,1 @@
+"""The tab "Pictures and words", and its HTML (`cards`)."""

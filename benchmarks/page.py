@@ -27,6 +27,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,13 +37,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks.encoder import machine
+from benchmarks.recording import write
 from benchmarks.table import Row, show
 from nice_demo.errors import InputError, command
+from nice_demo.montage import CHANNELS
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 30  # s, for any one answer; beyond that something is broken
 START, MEMORY, ONE, MANY, VIEW = 6.0, 700, 100, 1000, 3.0  # s, MB, ms, ms, s: the limits
 LOOK = 1.0  # s, of one visitor at each answer
+RECORDING = 60.0, 1000.0  # s, Hz: what others have decoded meanwhile
 CHANGES_OF_ONE, VISITORS, CHANGES_OF_EACH, FLOOD = 36, 30, 6, 200
 CONTROLS = {
     "next picture": "picture",
@@ -406,6 +410,52 @@ def api(page: Page) -> list[Row]:
     return [_row("/decode, another picture each time: median, p95", says)]
 
 
+def beside_uploads(page: Page) -> list[Row]:
+    """Measure what a visitor waits for while another has one recording after the other decoded."""
+    from gradio_client import Client, handle_file
+
+    visitor = Visitor(page.address, config_of(page), seed=2)
+    visitor.open()
+    subject, done, taken, wrong = visitor.choices["subject"][0], threading.Event(), [], []
+    with tempfile.TemporaryDirectory() as folder:
+        recording, _ = write(Path(folder), CHANNELS, *RECORDING)
+        client = Client(page.address, verbose=False)
+
+        def decode_on() -> None:
+            while not done.is_set():
+                started = time.perf_counter()
+                given = [handle_file(str(recording))], subject, "nice"
+                try:
+                    client.predict(*given, api_name="/decode_recording")
+                except Exception as error:  # whatever it is, it counts
+                    wrong.append(error)
+                taken.append(time.perf_counter() - started)
+
+        thread = threading.Thread(target=decode_on)
+        thread.start()
+        try:
+            changes = []
+            for _ in range(CHANGES_OF_ONE):
+                time.sleep(LOOK)
+                changes.append(visitor.change()[-1])
+        finally:
+            done.set()
+            thread.join()
+        client.close()
+    median, p95 = median_and_p95(changes)
+    seconds, sfreq = RECORDING
+    return [
+        _row(
+            f"one visitor while recordings ({seconds:g} s, {sfreq:g} Hz) are decoded: median, p95",
+            f"{median:.0f}, {p95:.0f} ms", f"p95 {MANY} ms", p95 < MANY,
+        ),
+        _row(
+            f"{len(taken)} recordings, from upload to answer: median; errors",
+            f"{statistics.median(taken):.1f} s; {len(wrong)}", "no error", not wrong,
+        ),
+    ]  # fmt: skip
+
+
 def first_view(page: Page, rounds: int = 3) -> list[Row]:
     """Measure how long Chromium takes with an empty cache, and what it fetches."""
     what = "first view in Chromium: verdict; all with map and plot"
@@ -453,7 +503,7 @@ def first_view(page: Page, rounds: int = 3) -> list[Row]:
 
 
 def rows(bundle: Path = ROOT / "weights" / "phantom") -> list[Row]:
-    """Measure all of it, within two minutes."""
+    """Measure all of it, within three minutes."""
     with page_of(bundle) as page:
         memory = page.memory()
         found = [
@@ -465,7 +515,7 @@ def rows(bundle: Path = ROOT / "weights" / "phantom") -> list[Row]:
             if memory is None
             else _row("memory then", f"{memory:.0f} MB", f"{MEMORY} MB", memory < MEMORY),
         ]  # fmt: skip
-        for measure in (first_view, one_visitor, api, many_visitors, flood):
+        for measure in (first_view, one_visitor, api, beside_uploads, many_visitors, flood):
             found += measure(page)
         if memory is not None:
             found.append(_row("memory in the end", f"{page.memory():.0f} MB"))

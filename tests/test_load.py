@@ -5,17 +5,19 @@ import json
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
 import pytest
 from browser import LAPTOP, PHONE
 from fake_decoder import FakeDecoder, served
-from gradio_client import Client
+from gradio_client import Client, handle_file
 from gradio_client.utils import QueueError
 
 from nice_demo.ui import page as page_of_ui
 from nice_demo.ui.ahead import QUIET, Ahead
+from nice_demo.ui.guard import uploads
 from nice_demo.ui.traffic import BUSY
 from nice_demo.ui.view import View
 
@@ -136,6 +138,41 @@ def test_a_change_that_was_refused_is_on_the_screen_in_the_end(chromium, address
 
 
 # ---------------------------------------------------------------- made ahead
+
+
+def test_many_look_while_others_upload(decoder, tmp_path):
+    """Ten visitors and three recordings at once: everybody gets their own answer, nothing stays."""
+    rng = np.random.default_rng(0)
+    names = decoder.montage.names[::4]
+    own = tmp_path / "mine.npz"
+    volts = 1e-5 * rng.standard_normal((len(names), 5000))
+    events = {"events": np.array(["dog", "cat"] * 4), "onsets": np.arange(1.0, 17.0, 2)}
+    np.savez(own, eeg=volts, channels=np.array(names), sfreq=250.0, **events)
+    pictures = [candidate.name for candidate in decoder.gallery.candidates[:10]]
+    together = threading.Barrier(13)
+
+    def look(name):
+        client = Client(address, verbose=False)
+        together.wait(60)
+        return [client.predict("1", "nice", name, n, api_name="/decode") for n in (80, 40, 20)]
+
+    def bring(_):
+        client = Client(address, verbose=False)
+        together.wait(60)
+        given = [handle_file(str(own))], "1", "nice"
+        return client.predict(*given, api_name="/decode_recording")
+
+    with served(decoder) as address, ThreadPoolExecutor(13) as pool:
+        looking = [pool.submit(look, name) for name in pictures]
+        brought = [pool.submit(bring, which) for which in range(3)]
+        for name, job in zip(pictures, looking, strict=True):
+            assert [(a["seen"]["name"], a["repetitions"]) for a in job.result()] == [
+                (name, 80), (name, 40), (name, 20),
+            ]  # fmt: skip
+        first, *others = [job.result() for job in brought]
+    assert {one["condition"] for one in first["conditions"]} == {"dog", "cat"}
+    assert others == [first, first]
+    assert not [path for path in uploads().rglob("*") if path.is_file()]
 
 
 def test_what_may_follow_is_made_while_it_is_quiet(decoder):

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 import gradio as gr
-from gradio import processing_utils
+from gradio import processing_utils, route_utils
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.formparsers import MultiPartException
 from starlette.responses import JSONResponse
@@ -157,6 +157,21 @@ async def swept(app: object) -> AsyncIterator[None]:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+def keep_apart() -> None:
+    """Give each upload a folder that nobody can guess.
+
+    gradio names the folder after the content, so that two visitors with the same file share it,
+    and the first whose file was read takes it away from the other.
+    """
+
+    class Apart(route_utils.GradioUploadFile):
+        def __init__(self, *given: object, **named: object) -> None:
+            super().__init__(*given, **named)
+            self.sha.update(os.urandom(16))
+
+    route_utils.GradioUploadFile = Apart
 
 
 # ---------------------------------------------------------------- addresses and paths

@@ -18,7 +18,7 @@ from nice_demo.ui.about_tab import about_tab
 from nice_demo.ui.api import decoding_endpoints
 from nice_demo.ui.decode_tab import BARE, decode_tab
 from nice_demo.ui.evidence.tab import evidence_tab
-from nice_demo.ui.guard import UPLOAD, Guard, never_download, swept, uploads
+from nice_demo.ui.guard import UPLOAD, Guard, keep_apart, never_download, swept, uploads
 from nice_demo.ui.latents.tab import latents_tab
 from nice_demo.ui.logs import Log
 from nice_demo.ui.recording.tab import recording_tab
@@ -235,6 +235,7 @@ def serve(
     scripts = ("page.js", "guide.js")
     script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in scripts)
     never_download()
+    keep_apart()
     if mcp:
         tools.prepare()
     public = {

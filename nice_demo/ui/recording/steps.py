@@ -33,10 +33,7 @@ from nice_demo.ui.kept import Own
 ALL = ""  # names the average over all epochs
 WRITTEN_OUT = 20  # channels that are offered for correction
 
-_LOST = (
-    "The upload got lost on its way, perhaps because somebody sent the same file at the same "
-    "moment; please upload it again."
-)
+_LOST = "The upload isn't here any more: it waits for ten minutes at most; please upload it again."
 
 
 # ---------------------------------------------------------------- files

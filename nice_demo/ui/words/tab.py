@@ -349,8 +349,8 @@ def _taken(paths: list[str]) -> list[tuple[bytes, str]]:
         return contents
     except OSError:
         raise InputError(
-            "The upload got lost on its way, perhaps because someone sent the same file at the "
-            "same moment; please upload it again."
+            "The upload isn't here any more: it waits for ten minutes at most; please upload it "
+            "again."
         ) from None
     finally:
         for file in files:

@@ -56,8 +56,9 @@ def forks():
     """Return the running process of `reading_forks.py`."""
     program = Path(__file__).with_name("reading_forks.py")
     with subprocess.Popen(
-        [sys.executable, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+        [sys.executable, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(program.parents[1])},
+    ) as process:  # fmt: skip
         yield process
         process.stdin.close()
 

@@ -141,7 +141,9 @@ def page(
         if notice:
             gr.HTML(cards.notice(notice, error=True), elem_id="notice", **BARE)
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Decode a trial", id="decode"):
+            # Made at once: made later, its controls would begin with values of their own, and win over
+            # those of the address.
+            with gr.Tab("Decode a trial", id="decode", render_children=True):
                 decode_tab(decoder, tab_ids(decoder))
             if isinstance(decoder, BundleDecoder):  # others bring no analyses along
                 with gr.Tab("Evidence", id="evidence") as tab:

@@ -141,7 +141,7 @@ def page(
         if notice:
             gr.HTML(cards.notice(notice, error=True), elem_id="notice", **BARE)
         with gr.Tabs(elem_id="tabs") as tabs:
-            # Made at once: made later, its controls would begin with values of their own, and win over
+            # Made at once: later, its controls would begin with values of their own, and win over
             # those of the address.
             with gr.Tab("Decode a trial", id="decode", render_children=True):
                 decode_tab(decoder, tab_ids(decoder))

@@ -218,12 +218,12 @@ def test_uploads_are_taken_and_deleted(tmp_path, scratch):
         assert not list(tmp_path.iterdir())
     assert not folder.exists()
     one, gone = upload("one", "one"), {"path": str(tmp_path / "gone"), "orig_name": "two"}
-    with pytest.raises(InputError, match="got lost"), claimed([one, gone]):
+    with pytest.raises(InputError, match="isn't here any more"), claimed([one, gone]):
         pass
     assert not list(tmp_path.iterdir())
     (tmp_path / "uploads").mkdir()
     everything = {"path": str(tmp_path / "uploads"), "orig_name": "a.edf"}
-    with pytest.raises(InputError, match="got lost"), claimed([everything]):
+    with pytest.raises(InputError, match="isn't here any more"), claimed([everything]):
         pass
     (tmp_path / "uploads").rmdir()
     assert not left_on_disk(scratch)

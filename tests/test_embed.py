@@ -13,6 +13,7 @@ from PIL import Image
 from nice_demo import embed
 from nice_demo.eegset import DataSet
 from nice_demo.embed import ImageModel, batches, embed_pictures
+from nice_demo.embed import __main__ as embed_main
 from nice_demo.errors import InputError
 from nice_demo.files import write_json
 from nice_demo.gallery import Candidate, Gallery
@@ -298,7 +299,7 @@ def jpeg(random) -> bytes:
 
 
 def run(things, model, *options):
-    return embed.main([
+    return embed_main.main([
         "--data", str(things / "data"), "--images", str(things / "images"),
         "--image-model", str(model), "--device", "cpu", "--batch", "2", *map(str, options),
     ])  # fmt: skip
@@ -406,7 +407,7 @@ def test_verify_before_anything_is_written(things, tiny_clip, capsys):
     ],
 )
 def test_wrong_options_are_one_sentence(things, options, sentence, capsys):
-    assert embed.main(["--data", str(things / "data"), *options]) == 2
+    assert embed_main.main(["--data", str(things / "data"), *options]) == 2
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1
 
@@ -435,7 +436,7 @@ def test_verify_against_the_published_embeddings(shared_data, tmp_path, capsys):
 
     def verify(rows):
         Gallery([Candidate(n, n, n) for n in names], rows).save(tmp_path / "test_gallery")
-        return embed.main(["--data", str(tmp_path), "--verify", str(published)])
+        return embed_main.main(["--data", str(tmp_path), "--verify", str(published)])
 
     assert verify(vectors) == 0
     assert "1.000000" in capsys.readouterr().out

@@ -26,9 +26,10 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import n170, n170_recordings
-from nice_demo import embed, evaluate, prepare, train
+from nice_demo import evaluate, prepare, train
 from nice_demo.bundle import Bundle
 from nice_demo.eegset import DataSet
+from nice_demo.embed import __main__ as embed_main
 from nice_demo.encoders import embed as embed_eeg
 from nice_demo.errors import InputError
 from nice_demo.retrieval import similarity
@@ -77,7 +78,7 @@ def weights(mine, made_elsewhere, tmp_path_factory):
     """Return the bundle trained on `mine`, with embeddings that are given."""
     data = tmp_path_factory.mktemp("embedded") / "mine"
     shutil.copytree(mine, data)
-    assert embed.main(["--data", str(data), "--embeddings", str(made_elsewhere)]) == 0
+    assert embed_main.main(["--data", str(data), "--embeddings", str(made_elsewhere)]) == 0
     out = tmp_path_factory.mktemp("own_weights") / "mine"
     assert train.main(["--data", str(data), "--out", str(out), *TRAINING]) == 0
     return out
@@ -254,7 +255,7 @@ def test_the_stand_in_embeds_without_a_network(mine, pictures, tmp_path):
     data = tmp_path / "mine"
     shutil.copytree(mine, data)
     command = ["--data", str(data), "--images", str(pictures), "--image-model", "stand-in"]
-    assert embed.main(command) == 0
+    assert embed_main.main(command) == 0
     data = DataSet.open(data)
     for gallery in (data.train_gallery, data.test_gallery):
         assert gallery.embeddings.shape[1] == 1280
@@ -267,11 +268,11 @@ def test_the_stand_in_embeds_without_a_network(mine, pictures, tmp_path):
 def test_given_embeddings_must_name_every_picture(mine, tmp_path, capsys):
     np.savez(tmp_path / "few.npz", names=np.array(PICTURES[:5]), embeddings=vectors()[:5])
     command = ["--data", str(mine), "--embeddings"]
-    assert embed.main([*command, str(tmp_path / "few.npz")]) == 2
+    assert embed_main.main([*command, str(tmp_path / "few.npz")]) == 2
     assert "lacks 6" in capsys.readouterr().err
     objects = np.array([{"a": 1}], dtype=object)
     np.savez(tmp_path / "objects.npz", names=objects, embeddings=vectors()[:1])
-    assert embed.main([*command, str(tmp_path / "objects.npz")]) == 2
+    assert embed_main.main([*command, str(tmp_path / "objects.npz")]) == 2
     assert "isn't a .npz file of names and embeddings" in capsys.readouterr().err
 
 

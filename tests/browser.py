@@ -65,4 +65,4 @@ def visits(context) -> Iterator[Callable]:
     yield open_page
     for page in pages:
         page.close()
-    assert not wrong
+    assert not wrong, wrong

@@ -101,14 +101,18 @@ def test_expectation_says_simulated_first(bundle, monkeypatch):
 
 
 def test_differences_from_training(bundle, monkeypatch):
-    steps = Steps({}, ())
-    assert differences(bundle, steps) == []
+    steps, recording = Steps({}, ()), Recording("a.edf", "EDF", np.zeros((1, 9)), ["O1"], 250.0)
+    assert differences(bundle, recording, steps) == []
     trained = {"reference": "Fz", "whitening": "each session"}
     monkeypatch.setitem(bundle.manifest, "preparation", trained)
-    (reference,) = differences(bundle, steps)
+    (reference,) = differences(bundle, recording, steps)
     assert "against Fz" in reference and "as recorded" in reference
-    assert differences(bundle, replace(steps, reference="Fz")) == []
-    assert len(differences(bundle, replace(steps, reference="average", whiten=False))) == 2
+    assert differences(bundle, recording, replace(steps, reference="Fz")) == []
+    assert differences(bundle, replace(recording, reference="Fz"), steps) == []
+    (other,) = differences(bundle, replace(recording, reference="Cz"), steps)
+    assert other.endswith("this one is against Cz.")
+    average = replace(steps, reference="average", whiten=False)
+    assert len(differences(bundle, replace(recording, reference="Fz"), average)) == 2
 
 
 def test_refusals(bundle):
@@ -212,7 +216,7 @@ def test_command_lists(own_file, capsys):
         (["--channels", "nowhere=O1"], "names no channel"),
         (["--channels", "O1=nowhere"], "no electrode 'nowhere'"),
         (["--channels", "O1"], "NAME=ELECTRODE"),
-        (["--channels", "O1=P7,o2=P7"], "both be P7"),
+        (["--channels", "O1=P7,o2=P7"], "P7 is given to two channels"),
         (["--reference", "Nz"], "reference 'Nz'"),
         (["--subject", "7"], "subject '7'"),
         (["--encoder", "atm"], "encoder 'atm'"),

@@ -22,6 +22,7 @@ from nice_demo.sources.recordings.channels import match_channels
 from nice_demo.sources.recordings.epochs import (
     LEAST_CHANNELS,
     Steps,
+    _marked_bad,
     default_steps,
     prepare_epochs,
 )
@@ -96,6 +97,8 @@ def by_mne(recording, *, low, high, notch=None, reference=None, reject=None, sta
     info = mne.create_info(all_names, recording.sfreq, "eeg")
     raw = mne.io.RawArray(data, info, verbose="error").set_montage("easycap-M1")
     raw.info["bads"] = [name for name in all_names if name not in recording.channels]
+    starts, ends = recording.bad.T
+    raw.set_annotations(mne.Annotations(starts, ends - starts, "BAD"))
     if reference:
         raw.set_eeg_reference(reference, verbose="error")
     raw.filter(low, high, verbose="error")
@@ -150,6 +153,36 @@ def test_evoked_is_mne_s_at_rates_that_do_not_divide(sfreq, high):
         epochs.decimate(4, verbose="error")
     half = round(epochs.info["sfreq"] / 2)
     agrees(found, epochs.resample(250.0, npad=half, pad="auto", verbose="error"))
+
+
+def test_epochs_that_the_file_marks_as_bad_are_mne_s():
+    """Long and short stretches, one of no length, one beside others, one outside."""
+    stretches = [[5.0, 5.3], [9.1, 9.1], [15.0, 21.0], [15.5, 15.6], [30.0, 30.001], [39.5, 40.0]]
+    recording = recorded(500.0, bad=np.array(stretches))
+    found = prepare(recording)
+    epochs = by_mne(recording, low=0.1, high=100.0)
+    dropped = sum("BAD" in log for log in epochs.drop_log)
+    assert found.dropped == dropped > 5
+    agrees(found, epochs.decimate(2, verbose="error"))
+    assert f"{dropped} of {len(recording.events)} epochs were dropped: the file marks" in str(
+        found.notes
+    )
+    with pytest.raises(InputError, match="marks all .* epochs as bad"):
+        prepare(replace(recording, bad=np.array([[-1.0, 99.0]])))
+
+
+@given(st.data())
+def test_bad_stretches_against_a_loop(data):
+    edge = st.integers(-20, 220)
+    stretches = data.draw(st.lists(st.tuples(edge, edge).map(sorted), max_size=6))
+    recording = recorded(100.0, seconds=3.0, bad=np.array(stretches, float).reshape(-1, 2) / 100)
+    first = np.array(data.draw(st.lists(st.integers(0, 200), min_size=1, max_size=5)))
+    end = first + data.draw(st.integers(1, 30))
+    expected = [
+        any(a / 100 < e / 100 and b / 100 > f / 100 for a, b in stretches)
+        for f, e in zip(first, end, strict=True)
+    ]
+    assert _marked_bad(recording, first, end).tolist() == expected
 
 
 def test_evoked_is_mne_s_with_other_steps():

@@ -463,7 +463,19 @@ def test_samples_and_seconds_say_the_same(tmp_path):
 def test_trials_at_the_edge_or_rejected_are_left_out_and_told(tmp_path, capsys):
     lines = [*shown(1, FOUR * 3), "1,a,1_raw.fif,39.5,a1,a", "1,a,1_raw.fif,0.1,b1,b"]
     assert run(small(tmp_path, lines), tmp_path / "mine", "--test-concepts", "2") == 0
-    assert "Subject 1: 2 of 26 trials are rejected or not whole" in capsys.readouterr().out
+    assert (
+        "Subject 1: 2 of 26 trials are rejected, marked as bad or not whole"
+        in capsys.readouterr().out
+    )
+    # Marked as bad is what reaches into the second trial only, which was shown at 2.2 s.
+    table, path = small(tmp_path, shown(1, FOUR * 3)), tmp_path / "1_raw.fif"
+    raw = mne.io.read_raw_fif(path, preload=True, verbose="error")
+    raw.set_annotations(mne.Annotations([2.6, 8.0], [0.3, 0.3], ["BAD_jump", "cough"]))
+    raw.save(path, fmt="double", overwrite=True, verbose="error")
+    assert run(table, tmp_path / "marked", "--test-concepts", "2") == 0
+    out = capsys.readouterr().out
+    assert "Subject 1: 1 of 24 trials are rejected, marked as bad" in out
+    assert "1 of 24 epochs were dropped: the file marks them as bad." in out
     arguments = "--test-concepts", "2", "--reject", "0.001"
     assert run(small(tmp_path, lines), tmp_path / "none", *arguments) == 2
     assert "1_raw.fif: In all" in capsys.readouterr().err

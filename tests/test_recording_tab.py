@@ -23,7 +23,7 @@ from nice_demo.files import read_json
 from nice_demo.montage import CHANNELS
 from nice_demo.sources.phantom.trials import RESOLUTION, Phantom
 from nice_demo.sources.recordings import Recording
-from nice_demo.sources.recordings.channels import match_channels
+from nice_demo.sources.recordings.channels import corrected, match_channels
 from nice_demo.sources.recordings.epochs import default_steps, prepare_epochs
 from nice_demo.sources.recordings.example import example_recording
 from nice_demo.sources.recordings.files import open_recording
@@ -31,7 +31,7 @@ from nice_demo.ui.kept import Kept, Own
 from nice_demo.ui.page import page, serve
 from nice_demo.ui.recording import cards as recording_cards
 from nice_demo.ui.recording import tab as recording_tab
-from nice_demo.ui.recording.steps import chosen_steps, claimed, corrected, to_correct
+from nice_demo.ui.recording.steps import chosen_steps, claimed, to_correct
 
 sync_api = pytest.importorskip("playwright.sync_api")
 wait = sync_api.expect

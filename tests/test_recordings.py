@@ -213,6 +213,18 @@ def test_cropped_fif_counts_from_its_first_sample(tmp_path):
     recording = read_here([tmp_path / "late_raw.fif"], tmp_path / "private")
     assert_as_mne(recording, tmp_path / "late_raw.fif")
     np.testing.assert_allclose(recording.onsets, [0.25, 0.75], atol=1e-6)
+    assert recording.bad.shape == (0, 2)
+
+
+def test_bad_stretches_count_from_the_first_sample(tmp_path):
+    raw = small_raw()
+    raw.annotations.append(
+        [1.2, 0.5, 1.3], [0.1, 0.0, 0.2], ["bad_muscle", "BAD boundary", "worse"]
+    )
+    raw.set_meas_date(1_600_000_000).crop(0.25)
+    raw.save(tmp_path / "late_raw.fif", verbose="error")
+    recording = open_recording([tmp_path / "late_raw.fif"])  # through the other process
+    np.testing.assert_allclose(recording.bad, [[0.25, 0.25], [0.95, 1.05]], atol=1e-6)
 
 
 def test_what_is_no_eeg_is_left_out(tmp_path):
@@ -226,6 +238,7 @@ def test_what_is_no_eeg_is_left_out(tmp_path):
     raw.annotations.append([1.2, 1.3], 0.1, ["BAD_muscle", "EDGE boundary"])
     raw.save(tmp_path / "mixed_raw.fif", verbose="error")
     recording = read_here([tmp_path / "mixed_raw.fif"], tmp_path / "private")
+    np.testing.assert_allclose(recording.bad, [[1.2, 1.3]], atol=1e-6)
     assert recording.channels == ["Fp1", "Cz"]
     assert_close(recording.volts, raw.get_data(["Fp1", "Cz"]))
     assert recording.events == EVENTS

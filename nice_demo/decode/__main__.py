@@ -28,11 +28,11 @@ from nice_demo.decode.recording import (
     summary,
     to_json,
 )
-from nice_demo.errors import InputError, command
-from nice_demo.montage import REFERENCE, Montage
+from nice_demo.errors import command
+from nice_demo.montage import Montage
 from nice_demo.retrieval import Metrics, Proportion
 from nice_demo.sources.recordings import Recording
-from nice_demo.sources.recordings.channels import Match, match_channels
+from nice_demo.sources.recordings.channels import Match, corrected, match_channels
 from nice_demo.sources.recordings.epochs import OwnEpochs, Steps, default_steps, prepare_epochs
 
 NEAREST = 5  # candidates that are printed for a condition
@@ -142,33 +142,11 @@ def _averages(epochs: OwnEpochs) -> list[str]:
     return lines
 
 
-def _by_hand(given: str, channels: Sequence[str], montage: Montage) -> dict[str, str]:
-    """Read "EEG 1=O1,EEG 2=Oz": channel → electrode, "" where it is to be left out."""
-    known = {name.casefold(): name for name in [*montage.names, REFERENCE]}
-    found = {}
-    for pair in given.split(","):
-        name, equals, electrode = (part.strip() for part in pair.rpartition("="))
-        if not equals or name not in channels:
-            raise InputError(
-                f"--channels: {_shown(pair)!r} names no channel of the file; write NAME=ELECTRODE, "
-                "with commas between."
-            )
-        if electrode and electrode.casefold() not in known:
-            raise InputError(
-                f"--channels: there is no electrode {_shown(electrode)!r}; choose of "
-                f"{', '.join(known.values())}."
-            )
-        found[name] = known.get(electrode.casefold(), "")
-    return found
-
-
 def _steps(options: argparse.Namespace, recording: Recording, steps: Steps, cap: Montage) -> Steps:
     """Change the steps as told."""
     if options.channels:
-        by_hand = _by_hand(options.channels, recording.channels, cap)
-        taken = set(by_hand.values())
-        kept = {c: e for c, e in steps.electrodes.items() if c not in by_hand and e not in taken}
-        steps = replace(steps, electrodes=kept | {c: e for c, e in by_hand.items() if e})
+        electrodes = corrected(steps.electrodes, recording.channels, options.channels, cap)
+        steps = replace(steps, electrodes=electrodes)
     if options.events:
         whole = options.events in recording.events  # a name may hold commas
         names = [options.events] if whole else [name.strip() for name in options.events.split(",")]
@@ -229,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
         what = bundle, subject, encoder, recording, matches, steps, epochs, decodings
         print(json.dumps(to_json(*what), ensure_ascii=False, allow_nan=False))
         return 0
-    also = differences(bundle, steps) if decodings else []
+    also = differences(bundle, recording, steps) if decodings else []
     told = [*_read(recording), *_mapping(matches, steps), *_prepared(epochs, steps, also)]
     if decodings:
         whose = f"{encoder} of subject {subject}, {bundle.name}"

@@ -89,16 +89,21 @@ def expectation(bundle: Bundle) -> str:
     return f"{SIMULATED} {ACROSS_SUBJECTS}" if bundle.simulated else ACROSS_SUBJECTS
 
 
-def differences(bundle: Bundle, steps: Steps) -> list[str]:
+def differences(bundle: Bundle, recording: Recording, steps: Steps) -> list[str]:
     """Say in which steps a recording differs from the EEG that the encoders learned from."""
     trained = bundle.manifest.get("preparation") or {}
     found = []
     reference = trained.get("reference")
-    if reference and steps.reference != reference:
-        used = "as recorded" if steps.reference == AS_RECORDED else f"against {steps.reference}"
+    as_recorded = steps.reference == AS_RECORDED
+    against = recording.reference if as_recorded else steps.reference
+    if reference and against is None:
         found.append(
-            f"The encoders learned from EEG against {reference}; this one is taken {used}, which "
-            f"is the same only if it was recorded against {reference}."
+            f"The encoders learned from EEG against {reference}; this one is taken as recorded, "
+            f"which is the same only if it was recorded against {reference}."
+        )
+    elif reference and against != reference:
+        found.append(
+            f"The encoders learned from EEG against {reference}; this one is against {against}."
         )
     if not steps.whiten and trained.get("whitening", "none") != "none":
         found.append("The encoders learned from whitened EEG; this one isn't whitened.")
@@ -222,7 +227,7 @@ def to_json(
             name: epochs.conditions.count(name) for name in dict.fromkeys(epochs.conditions)
         },
         "epochs_dropped": epochs.dropped,
-        "notes": [*recording.notes, *epochs.notes, *differences(bundle, steps)],
+        "notes": [*recording.notes, *epochs.notes, *differences(bundle, recording, steps)],
         "conditions": [decoding.to_json(top) for decoding in decodings],
         "over_conditions": overall and overall.to_json(),
     }

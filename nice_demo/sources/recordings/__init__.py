@@ -31,6 +31,10 @@ class Recording:
         When events happened, s from the first sample of continuous EEG; for epochs empty.
     events : list of str
         What happened then, one for each onset; for epochs one for each epoch.
+    bad : array of shape (n_stretches, 2)
+        Where the file marks continuous EEG as bad: start and end, s from the first sample.
+    reference : str or None
+        The electrode against which it was recorded, where that is known.
     notes : list of str
         What the reader did that its user should know, in sentences.
     """
@@ -43,6 +47,8 @@ class Recording:
     tmin: float = 0.0
     onsets: np.ndarray = field(default_factory=lambda: np.empty(0))
     events: list[str] = field(default_factory=list)
+    bad: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+    reference: str | None = None
     notes: list[str] = field(default_factory=list)
 
     @property

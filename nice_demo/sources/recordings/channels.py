@@ -7,9 +7,10 @@ cap, and the difference of two electrodes (``Fp1-F7``) is no electrode.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from nice_demo.errors import InputError
 from nice_demo.montage import REFERENCE, Montage
 
 # The 10-20 system's names and what the 10-10 system calls the same places.
@@ -88,6 +89,65 @@ def match_channels(names: Sequence[str], montage: Montage) -> list[Match]:
             why = f"{electrode} is taken by {_short(names[first])}; check which of them it is."
             matches[other] = Match(names[other], None, False, why)
     return matches
+
+
+def corrected(
+    electrodes: Mapping[str, str], channels: Sequence[str], text: str, montage: Montage
+) -> dict[str, str]:
+    """Take corrections by hand into account.
+
+    Parameters
+    ----------
+    electrodes : mapping of str to str
+        File name → electrode, as told from the names.
+    channels : sequence of str
+        All names in the file.
+    text : str
+        "EEG 1 = O1, EEG 2 = Oz", or one a line; nothing after "=" leaves the channel out.
+    montage : Montage
+
+    Returns
+    -------
+    dict of str to str
+        An electrode that is given to a channel by hand is taken from any other.
+
+    Raises
+    ------
+    InputError
+        Where a line isn't of this form, or names what doesn't exist, or an electrode twice.
+    """
+    known = {name.casefold(): name for name in [*montage.names, REFERENCE]}
+    by_name = {name.strip(): name for name in channels}
+    by_hand: dict[str, str] = {}
+    pieces = [
+        piece
+        for line in text.splitlines()
+        for piece in (line.split(",") if line.count("=") > 1 else [line])  # names may hold commas
+        if piece.strip()
+    ]
+    for piece in pieces:
+        name, equals, electrode = (part.strip() for part in piece.rpartition("="))
+        if not equals or name not in by_name:
+            raise InputError(
+                f"{piece.strip()[:60]!r} names no channel of the file; write NAME=ELECTRODE, "
+                "with commas or new lines between."
+            )
+        if electrode and electrode.casefold() not in known:
+            raise InputError(
+                f"There is no electrode {electrode[:20]!r} on the cap; choose of "
+                f"{', '.join(known.values())}."
+            )
+        by_hand[by_name[name]] = known.get(electrode.casefold(), "")
+    given = [electrode for electrode in by_hand.values() if electrode]
+    if twice := [electrode for electrode in given if given.count(electrode) > 1]:
+        raise InputError(f"{twice[0]} is given to two channels; give it to one.")
+    kept = {
+        name: electrode
+        for name, electrode in electrodes.items()
+        if name not in by_hand and electrode not in given
+    }
+    kept |= {name: electrode for name, electrode in by_hand.items() if electrode}
+    return {name: kept[name] for name in channels if name in kept}
 
 
 def _match(name: str, known: dict[str, str], scheme: set[str], against: str | None) -> Match:

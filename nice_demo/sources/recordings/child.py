@@ -38,6 +38,7 @@ _START = (
 )
 _PACKAGES = Path(nice_demo.__file__).resolve().parents[1]
 _JOB, _RESULT, _REFUSED = "job.json", "result.safetensors", "refused.txt"
+_ARRAYS = ("volts", "onsets", "bad")  # of a `Recording`; all else is JSON
 _NEEDED = ("LD_LIBRARY_PATH", "SYSTEMROOT")  # without which Python may not start
 
 
@@ -127,7 +128,7 @@ def _why(code: int) -> str:
 def _result(path: Path) -> Recording:
     with safetensors.safe_open(path, "numpy") as file:
         words = json.loads(file.metadata()["recording"])
-        return Recording(volts=file.get_tensor("volts"), onsets=file.get_tensor("onsets"), **words)
+        return Recording(**{name: file.get_tensor(name) for name in _ARRAYS}, **words)
 
 
 # From here on: what runs in the other process.
@@ -143,20 +144,10 @@ def main(folder: str) -> None:
     confine(place, limits)
     try:
         recording = read(place, job["names"], limits)
-        words = {
-            "name": recording.name,
-            "format": recording.format,
-            "channels": recording.channels,
-            "sfreq": recording.sfreq,
-            "tmin": recording.tmin,
-            "events": recording.events,
-            "notes": recording.notes,
-        }
-        safetensors.numpy.save_file(
-            {"volts": recording.volts, "onsets": np.ascontiguousarray(recording.onsets)},
-            place / _RESULT,
-            {"recording": json.dumps(words)},
-        )
+        words = dict(vars(recording))
+        arrays = {name: np.ascontiguousarray(words.pop(name)) for name in _ARRAYS}
+        about = {"recording": json.dumps(words)}
+        safetensors.numpy.save_file(arrays, place / _RESULT, about)
     except InputError as error:
         (place / _REFUSED).write_text(str(error), encoding="utf-8")
     except MemoryError:

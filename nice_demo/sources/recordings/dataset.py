@@ -44,6 +44,7 @@ from nice_demo.sources.recordings.pictures import (
     copy_pictures,
     find_pictures,
 )
+from nice_demo.sources.recordings.readers import bad_stretches
 from nice_demo.sources.recordings.table import Trial, Trials
 
 NOT_YET = {"name": "none yet", "revision": None}  # the image model before `nice_demo.embed`
@@ -427,7 +428,8 @@ def _cut_subject(
             bar.update()
     if lost:
         notes.append(
-            f"{lost} of {len(trials)} trials are rejected or not whole inside the recording."
+            f"{lost} of {len(trials)} trials are rejected, marked as bad or not whole inside the "
+            "recording."
         )
     if not kept:
         raise InputError(
@@ -772,9 +774,10 @@ class Opened:
                 volts = inst.get_data().astype(np.float32)
             except Exception as error:  # whatever a reader makes of a damaged file
                 raise InputError(f"{name} can't be read ({one_line(error)[:300]}).") from None
-            tmin = float(inst.times[0]) if volts.ndim == 3 else 0.0
-            sfreq = float(inst.info["sfreq"])
-            return Recording(name, "by MNE", volts, list(inst.ch_names), sfreq, tmin)
+            what = name, "by MNE", volts, list(inst.ch_names), float(inst.info["sfreq"])
+            if volts.ndim == 3:
+                return Recording(*what, tmin=float(inst.times[0]))
+            return Recording(*what, bad=bad_stretches(inst))
 
         return cls(list(inst.ch_names), list(inst.info["bads"]), load)
 

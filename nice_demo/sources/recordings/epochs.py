@@ -90,7 +90,7 @@ class OwnEpochs:
     interpolated : list of str
         Electrodes that were estimated from the others.
     dropped : int
-        Epochs rejected for their amplitude.
+        Epochs rejected for their amplitude, or because the file marks some of it as bad.
     notes : list of str
         What was done, left out or should be known, in sentences.
     """
@@ -576,7 +576,7 @@ def _epochs(
     conditions : list of str
     dropped : int
     """
-    onsets, conditions = _onsets(recording, steps, grid, notes)
+    onsets, conditions, in_bad = _onsets(recording, steps, grid, notes)
     if len(onsets) > most:
         raise InputError(
             f"{len(onsets)} epochs are too many at once; choose fewer events, {most} at most."
@@ -614,18 +614,21 @@ def _epochs(
     left = set(kept)
     if gone := [name for name in steps.events if name not in left]:
         notes.append(f"No epoch is left of {_some(gone)}.")
-    return np.concatenate(found), kept, dropped
+    return np.concatenate(found), kept, dropped + in_bad
 
 
 def _onsets(
     recording: Recording, steps: Steps, grid: _Grid, notes: list[str]
-) -> tuple[np.ndarray, list[str]]:
-    """Return the chosen events in order of time: samples, or rows of epochs, and conditions."""
+) -> tuple[np.ndarray, list[str], int]:
+    """Return the chosen events in order of time: samples, or rows of epochs, and conditions.
+
+    Without those, whose number comes last, whose epochs the file marks as bad somewhere.
+    """
     wanted = set(steps.events)
     chosen = np.array([name in wanted for name in recording.events], bool)
     names = np.array(recording.events, object)[chosen]
     if recording.epoched:
-        return np.flatnonzero(chosen), names.tolist()
+        return np.flatnonzero(chosen), names.tolist(), 0
     onsets = np.asarray(recording.onsets, float)[chosen]
     # An event a second off the recording is as lost as one a million years off.
     onsets = np.clip(onsets, -1, recording.volts.shape[1] / recording.sfreq + 1)
@@ -642,5 +645,25 @@ def _onsets(
             f"{(~whole).sum()} epochs were left out as the recording doesn't hold them whole."
         )
     samples, names = samples[whole].astype(int), names[whole]
+    bad = _marked_bad(recording, samples + grid.start, samples + grid.stop + 1)
+    if bad.all():
+        raise InputError(
+            f"The file marks all {len(bad)} epochs as bad; take its BAD annotations away where "
+            "they shouldn't count."
+        )
+    if bad.any():
+        notes.append(f"{bad.sum()} of {len(bad)} epochs were dropped: the file marks them as bad.")
+    samples, names = samples[~bad], names[~bad]
     order = np.argsort(samples, kind="stable")
-    return samples[order], names[order].tolist()
+    return samples[order], names[order].tolist(), int(bad.sum())
+
+
+def _marked_bad(recording: Recording, first: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return which epochs, from samples `first` to before `end`, hold something bad: (n,) bool."""
+    if not len(recording.bad):
+        return np.zeros(len(first), bool)
+    starts, ends = recording.bad[np.argsort(recording.bad[:, 0])].T
+    # Of all stretches that start before an epoch ends, does any end after it starts?
+    latest = np.concatenate([[-np.inf], np.maximum.accumulate(ends)])
+    before = np.searchsorted(starts, end / recording.sfreq)
+    return latest[before] > first / recording.sfreq

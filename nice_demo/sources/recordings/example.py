@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nice_demo.montage import REFERENCE
 from nice_demo.sources.phantom.trials import N_TIMES, RESOLUTION, SFREQ, TMIN, Phantom
 from nice_demo.sources.recordings import Recording
 
@@ -58,8 +59,9 @@ def example_recording(
         sfreq=SFREQ,
         onsets=(np.arange(len(trials)) * N_TIMES) / SFREQ - TMIN,
         events=names,
+        reference=REFERENCE,
         notes=[
             "Simulated: trials of a phantom, put end to end; nobody was measured.",
-            "The reference is Fz.",
+            f"The reference is {REFERENCE}.",
         ],
     )

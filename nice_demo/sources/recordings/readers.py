@@ -14,6 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,9 +114,8 @@ def read(folder: Path, names: dict[str, str], limits: Limits) -> Recording:
         warnings.simplefilter("always")
         try:
             found = _READERS[suffix](path, names, limits, notes)
-            volts, channels, sfreq, tmin, onsets, events = found
-            channels = _unique([clean(channel) for channel in channels], notes)
-            events = [clean(event) for event in events]
+            channels = _unique([clean(channel) for channel in found.channels], notes)
+            events = [clean(event) for event in found.events]
         except InputError:
             raise
         except MemoryError:
@@ -125,7 +125,7 @@ def read(folder: Path, names: dict[str, str], limits: Limits) -> Recording:
                 f"{name} can't be read as {FORMATS[suffix]} ({_quote(error, folder)}); check that "
                 "it is whole, or export it again, for example as EDF."
             ) from None
-    if np.median(volts[:1000, ..., :100_000].std(axis=-1)) > 1e-3:
+    if np.median(found.volts[:1000, ..., :100_000].std(axis=-1)) > 1e-3:
         notes.append(
             "The EEG is larger than a millivolt, far above the usual 0.01 to 0.1 mV: perhaps the "
             "file's unit is missing or isn't volt."
@@ -137,21 +137,9 @@ def read(folder: Path, names: dict[str, str], limits: Limits) -> Recording:
         and not _NO_NOTE.search(str(warning.message))
     )
     notes += [f"MNE says: {text}" for text in list(texts)[:_MOST_MNE_NOTES]]
-    return Recording(
-        name=name,
-        format=FORMATS[suffix],
-        volts=volts,
-        channels=channels,
-        sfreq=float(sfreq),
-        tmin=float(tmin),
-        onsets=np.asarray(onsets, dtype=np.float64),
-        events=events,
-        notes=notes,
+    return replace(
+        found, name=name, format=FORMATS[suffix], channels=channels, events=events, notes=notes
     )
-
-
-# What every reader returns: volts, channels, sfreq, tmin, onsets, events.
-_Found = tuple[np.ndarray, list[str], float, float, np.ndarray, list[str]]
 
 
 def _unpacked(folder: Path, name: str, limits: Limits, notes: list[str]) -> dict[str, str]:
@@ -181,7 +169,7 @@ def _unpacked(folder: Path, name: str, limits: Limits, notes: list[str]) -> dict
 # --- what MNE reads ---
 
 
-def _read_fif(path: Path, names: dict[str, str], limits: Limits, notes: list[str]) -> _Found:
+def _read_fif(path: Path, names: dict[str, str], limits: Limits, notes: list[str]) -> Recording:
     from mne import read_epochs
     from mne.io import read_raw_fif
 
@@ -202,7 +190,7 @@ def _read_fif(path: Path, names: dict[str, str], limits: Limits, notes: list[str
     return _from_epochs(epochs, limits, notes, named=False)
 
 
-def _read_edf(path: Path, names: dict[str, str], limits: Limits, notes: list[str]) -> _Found:
+def _read_edf(path: Path, names: dict[str, str], limits: Limits, notes: list[str]) -> Recording:
     from mne.io import read_raw_bdf, read_raw_edf
 
     _check_edf_header(path, clean(names[path.suffix]), limits)
@@ -238,7 +226,7 @@ def _check_edf_header(path: Path, name: str, limits: Limits) -> None:
 
 def _read_brainvision(
     path: Path, names: dict[str, str], limits: Limits, notes: list[str]
-) -> _Found:
+) -> Recording:
     from mne.io import read_raw_brainvision
 
     if path.stat().st_size > _LONGEST_HEADER:
@@ -309,7 +297,7 @@ def _check_markers(path: Path, limits: Limits) -> None:
         path.write_bytes(text.encode("utf-8"))
 
 
-def _read_eeglab(path: Path, names: dict[str, str], limits: Limits, notes: list[str]) -> _Found:
+def _read_eeglab(path: Path, names: dict[str, str], limits: Limits, notes: list[str]) -> Recording:
     name = clean(names[".set"])
     if not _is_hdf5(path):
         return _read_eeglab_file(path, name, names, limits, notes)
@@ -320,7 +308,7 @@ def _read_eeglab(path: Path, names: dict[str, str], limits: Limits, notes: list[
 
 def _read_eeglab_file(
     path: Path, name: str, names: dict[str, str], limits: Limits, notes: list[str]
-) -> _Found:
+) -> Recording:
     from mne import read_epochs_eeglab
     from mne.io import read_raw_eeglab
 
@@ -435,7 +423,7 @@ def _eeglab_fields(path: Path, name: str) -> dict:
 
 def _from_raw(
     raw: "mne.io.BaseRaw", limits: Limits, notes: list[str], named: bool = True
-) -> _Found:
+) -> Recording:
     picks = _eeg_picks(raw.info, notes, named)
     shape = (len(picks), raw.n_times)
     sfreq = float(raw.info["sfreq"])
@@ -447,12 +435,13 @@ def _from_raw(
     channels = [raw.ch_names[pick] for pick in picks]
     _check_volts(volts, channels)
     onsets, events = _events(raw, limits, notes)
-    return volts, channels, sfreq, 0.0, onsets, events
+    bad = bad_stretches(raw)
+    return Recording("", "", volts, channels, sfreq, onsets=onsets, events=events, bad=bad)
 
 
 def _from_epochs(
     epochs: "mne.BaseEpochs", limits: Limits, notes: list[str], named: bool = True
-) -> _Found:
+) -> Recording:
     picks = _eeg_picks(epochs.info, notes, named)
     shape = (len(epochs.events), len(picks), len(epochs.times))
     sfreq = float(epochs.info["sfreq"])
@@ -469,7 +458,7 @@ def _from_epochs(
     if epochs.baseline is not None:
         start, stop = epochs.baseline
         notes.append(f"The epochs already had a baseline taken off ({start:g} to {stop:g} s).")
-    return volts, channels, sfreq, float(epochs.times[0]), np.empty(0), events
+    return Recording("", "", volts, channels, sfreq, float(epochs.times[0]), events=events)
 
 
 def _eeg_picks(info: "mne.Info", notes: list[str], named: bool) -> list[int]:
@@ -529,7 +518,7 @@ def _events(
 
     if len(raw.annotations) > limits.events:
         raise InputError(_too_many_events(len(raw.annotations), limits))
-    onsets = [float(onset) - raw.first_time for onset in raw.annotations.onset]
+    onsets = (raw.annotations.onset - raw.first_time).tolist()
     events = [str(description) for description in raw.annotations.description]
     kept = [not _NO_EVENT.match(event) for event in events]
     if not all(kept):
@@ -550,10 +539,18 @@ def _events(
     return np.array(onsets, dtype=np.float64)[order], [events[index] for index in order]
 
 
+def bad_stretches(raw: "mne.io.BaseRaw") -> np.ndarray:
+    """Return where annotations call the recording bad, as `Recording.bad`."""
+    bad = [text.lower().startswith("bad") for text in raw.annotations.description]
+    starts = raw.annotations.onset[bad] - raw.first_time
+    stretches = np.stack([starts, starts + raw.annotations.duration[bad]], 1)
+    return stretches[np.isfinite(stretches).all(1)]
+
+
 # --- ours ---
 
 
-def _read_npz(path: Path, names: dict[str, str], limits: Limits, notes: list[str]) -> _Found:
+def _read_npz(path: Path, names: dict[str, str], limits: Limits, notes: list[str]) -> Recording:
     skipped = []
 
     def place(entry: str) -> str | None:
@@ -586,7 +583,7 @@ def _read_npz(path: Path, names: dict[str, str], limits: Limits, notes: list[str
 
 def _read_safetensors(
     path: Path, names: dict[str, str], limits: Limits, notes: list[str]
-) -> _Found:
+) -> Recording:
     import safetensors
 
     name = clean(names[".safetensors"])
@@ -604,7 +601,7 @@ def _read_safetensors(
 
 def _from_arrays(
     arrays: dict[str, np.ndarray], name: str, limits: Limits, notes: list[str]
-) -> _Found:
+) -> Recording:
     missing = [key for key in ("eeg", "channels", "sfreq") if key not in arrays]
     if missing:
         raise InputError(f"{name} has no {' and no '.join(missing)}; see what an .npz must hold.")
@@ -646,7 +643,8 @@ def _from_arrays(
         )
     order = np.argsort(onsets, kind="stable") if eeg.ndim == 2 else range(len(events))
     onsets = np.array(onsets, dtype=np.float64)[order] if eeg.ndim == 2 else onsets
-    return volts, channels, sfreq, tmin, onsets, [events[index] for index in order]
+    events = [events[index] for index in order]
+    return Recording("", "", volts, channels, sfreq, tmin, onsets, events)
 
 
 def _number(arrays: dict[str, np.ndarray], key: str, name: str) -> float:
@@ -751,7 +749,7 @@ def _quote(error: object, folder: Path) -> str:
     return text if len(text) <= 200 else text[:199] + "…"
 
 
-_READERS: dict[str, Callable[[Path, dict[str, str], Limits, list[str]], _Found]] = {
+_READERS: dict[str, Callable[[Path, dict[str, str], Limits, list[str]], Recording]] = {
     ".fif": _read_fif,
     ".edf": _read_edf,
     ".bdf": _read_edf,

@@ -18,7 +18,7 @@ from nice_demo.errors import InputError
 from nice_demo.montage import REFERENCE, Montage
 from nice_demo.sources.phantom.trials import Phantom
 from nice_demo.sources.recordings import Recording
-from nice_demo.sources.recordings.channels import Match, match_channels
+from nice_demo.sources.recordings.channels import Match, corrected, match_channels
 from nice_demo.sources.recordings.epochs import (
     AS_RECORDED,
     AVERAGE,
@@ -140,67 +140,6 @@ def to_correct(matches: Sequence[Match], electrodes: Mapping[str, str]) -> str:
     open_questions = [m for m in matches if not m.sure or m.name not in electrodes]
     lines = [f"{m.name} = {electrodes.get(m.name, '')}".rstrip() for m in open_questions]
     return "\n".join(line for line in lines[:WRITTEN_OUT] if "\n" not in line)
-
-
-def corrected(
-    electrodes: Mapping[str, str], channels: Sequence[str], text: str, montage: Montage
-) -> dict[str, str]:
-    """Take corrections by hand into account.
-
-    Parameters
-    ----------
-    electrodes : mapping of str to str
-        File name → electrode, as told from the names.
-    channels : sequence of str
-        All names in the file.
-    text : str
-        "EEG 1 = O1, EEG 2 = Oz", or one a line; nothing after "=" leaves the channel out.
-    montage : Montage
-
-    Returns
-    -------
-    dict of str to str
-        An electrode that is given to a channel by hand is taken from any other.
-
-    Raises
-    ------
-    InputError
-        Where a line isn't of this form, or names what doesn't exist, or an electrode twice.
-    """
-    known = {name.casefold(): name for name in [*montage.names, REFERENCE]}
-    by_name = {name.strip(): name for name in channels}
-    by_hand: dict[str, str] = {}
-    lines = (text or "").splitlines()
-    # Names may hold commas; a line is taken apart where every piece of it makes sense.
-    pieces = [
-        piece
-        for line in lines
-        for piece in (line.split(",") if line.count("=") > 1 else [line])
-        if piece.strip()
-    ]
-    for piece in pieces:
-        name, equals, electrode = (part.strip() for part in piece.rpartition("="))
-        if not equals or name not in by_name:
-            raise InputError(
-                f"{piece.strip()[:60]!r} names no channel of the file; write its name there, =, "
-                "and an electrode."
-            )
-        if electrode and electrode.casefold() not in known:
-            raise InputError(
-                f"There is no electrode {electrode[:20]!r} on the cap; choose of "
-                f"{', '.join(known.values())}."
-            )
-        by_hand[by_name[name]] = known.get(electrode.casefold(), "")
-    given = [electrode for electrode in by_hand.values() if electrode]
-    if twice := [electrode for electrode in given if given.count(electrode) > 1]:
-        raise InputError(f"{twice[0]} is given to two channels; give it to one.")
-    kept = {
-        name: electrode
-        for name, electrode in electrodes.items()
-        if name not in by_hand and electrode not in given
-    }
-    kept |= {name: electrode for name, electrode in by_hand.items() if electrode}
-    return {name: kept[name] for name in channels if name in kept}
 
 
 def _number(value: object, what: str) -> float | None:

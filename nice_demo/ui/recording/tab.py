@@ -26,7 +26,7 @@ from nice_demo.decode.recording import (
 )
 from nice_demo.errors import InputError
 from nice_demo.montage import Montage
-from nice_demo.sources.recordings.channels import match_channels
+from nice_demo.sources.recordings.channels import corrected, match_channels
 from nice_demo.sources.recordings.epochs import AS_RECORDED, LEAST_CHANNELS, default_steps
 from nice_demo.ui import cards
 from nice_demo.ui.api import public
@@ -39,7 +39,6 @@ from nice_demo.ui.recording.cards import events_of, shown
 from nice_demo.ui.recording.steps import (
     ALL,
     chosen_steps,
-    corrected,
     example,
     has_example,
     need_a_look,
@@ -257,7 +256,7 @@ def recording_tab(bundle: Bundle, tab: gr.Tab) -> None:
         bundle.encoder(whose, by)  # that there is none is said before the work, not after
         steps = chosen_steps(bundle, own.recording, *choices)
         own = prepare(own, steps, montage, decoder.times, progress)
-        own = replace(own, notes=[*own.epochs.notes, *differences(bundle, steps)])
+        own = replace(own, notes=[*own.epochs.notes, *differences(bundle, own.recording, steps)])
         decodings = []
         if own.epochs.eeg is not None:
             progress(0.95, "decoding")

@@ -198,7 +198,7 @@ class Visitor:
         started = time.perf_counter()
         first = None
         for listener in self.listeners:
-            if [control, "change"] in [list(target) for target in listener["targets"]]:
+            if [control, "input"] in [list(target) for target in listener["targets"]]:
                 first = self._run(listener) - started
         return kind, first, time.perf_counter() - started
 
@@ -357,7 +357,7 @@ def flood(page: Page) -> list[Row]:
     control = visitors[0].controls["picture"]
     listener = next(
         entry for entry in visitors[0].listeners
-        if [control, "change"] in [list(target) for target in entry["targets"]]
+        if [control, "input"] in [list(target) for target in entry["targets"]]
     )  # fmt: skip
 
     def use(which: int) -> tuple[float, str]:

@@ -369,6 +369,26 @@ def test_a_link_restores_everything(visit, address):
     assert "tab" not in said(other) and said(other)["least"] == "95"
 
 
+def test_a_link_to_another_tab_is_answered_once(context, address):
+    """Whoever goes on to the trial at once sees what the link names, not what the page begins with.
+
+    What the address does to the controls asks for nothing more: one answer, and one map after it.
+    """
+    for _ in range(3):
+        page, asked = context.new_page(), []
+        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        view = "subject=2&encoder=ridge&picture=cat&repetitions=5&least=95&moment=304"
+        page.goto(f"{address}?{view}&tab=about")
+        page.get_by_role("tab", name="Decode a trial").click()
+        page.wait_for_selector("#scalp h2:has-text('304 ms')")
+        page.wait_for_selector("#carried .scalp")
+        assert sum("queue/join" in url for url in asked) == 2
+        assert page.locator("#least input[type=number]").input_value() == "95"
+        assert "Would rather not say" in page.locator(".verdict").inner_text()
+        assert said(page) == dict(pair.split("=") for pair in view.split("&"))
+        page.close()
+
+
 def visit_again(page, link):
     page.goto(link)
     page.wait_for_selector("#tabs [role=tab]")

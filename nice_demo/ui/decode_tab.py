@@ -21,7 +21,14 @@ from nice_demo.ui.ahead import Ahead
 from nice_demo.ui.attribution import MAPS, TARGETS, Attributions, kinds_of
 from nice_demo.ui.figures import butterfly
 from nice_demo.ui.headmap import colour_range, headmap
-from nice_demo.ui.part_controls import BARE, electrode_switches, shuffle_buttons, window_sliders
+from nice_demo.ui.part_controls import (
+    BARE,
+    choose,
+    electrode_switches,
+    presses,
+    shuffle_buttons,
+    window_sliders,
+)
 from nice_demo.ui.result_file import links
 from nice_demo.ui.view import (
     MOST_SURE,
@@ -66,6 +73,7 @@ def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
     evoked = opening.decoded_by(decoder).evoked
     has_eeg = isinstance(decoder, BundleDecoder)
     has_volts = has_eeg and evoked.volts is not None
+    pressed = presses()
 
     # ------------------------------------------------------------ what is on the screen
     with gr.Column(elem_classes="decode" if has_eeg else "decode without-eeg"):
@@ -78,8 +86,8 @@ def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
             repetitions = _repetitions(decoder, opening)
             _words_of_advice(decoder)
             if has_eeg:
-                electrodes = electrode_switches(decoder)
-                shuffle, shuffle_many = shuffle_buttons(SHUFFLES)
+                electrodes = electrode_switches(decoder, pressed)
+                shuffle, shuffle_many = shuffle_buttons(SHUFFLES, pressed)
                 # Pressed by a button in the sentence that nothing is left of the EEG.
                 whole = gr.Button("Whole EEG", elem_id="whole", visible="hidden")
             least = _least_confidence(opening.decoded_by(decoder).confidence is not None)
@@ -278,8 +286,11 @@ def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
     # in the end is what the controls say, however quickly they are moved.
     last = private | {"trigger_mode": "always_last", "concurrency_limit": 1}
     in_order, later = last | {"concurrency_id": "view"}, last | {"concurrency_id": "map"}
-    changes = [control.change for control in (*controls, least)]
-    decoded = gr.on(changes, show, asked, panels, **in_order)
+    # What visitors do themselves, and not what an address does to the controls: the answer to that
+    # shows all of it at once.
+    by_button = [encoder, shuffle] if has_eeg else []
+    asking = [control.input for control in (*controls, least) if control not in by_button]
+    decoded = gr.on([*asking, pressed.change], show, asked, panels, **in_order)
     decoded.then(
         None, [*controls[:4], part_address, least], js=_write_address(decoder),
         api_visibility="private",
@@ -293,26 +304,23 @@ def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
         map_and_words = [*controls, *which_map], [carried, words, course, map_address]
         decoded.then(show_map, *map_and_words, **later)
         loaded.then(show_map, *map_and_words, **later)
-        changes = [control.change for control in which_map]
-        gr.on(changes, show_map, *map_and_words, **later)
+        gr.on([kind.input, target.input], show_map, *map_and_words, **later)
         map_address.change(None, map_address, js=_WRITE_MAP, api_visibility="private")
         # An encoder begins with the map that suits it.
-        encoder.input(lambda *who: kinds_of(decoder, *who)[0], [subject, encoder], kind, **private)
-        whole.click(
-            None, None, controls[4:], api_visibility="private",
-            js=f"() => {json.dumps([decoder.montage.names, start.minimum, start.maximum, 0])}",
-        )  # fmt: skip
+        first = {by: kinds[0] for by, kinds in _kinds_by_encoder(decoder).items()}
+        choose(encoder.input, [encoder, kind], pressed, f"(e) => [e, {json.dumps(first)}[e]]")
+        whole_eeg = decoder.montage.names, start.minimum, start.maximum, 0
+        choose(whole.click, controls[4:], pressed, f"() => {json.dumps(whole_eeg)}")
         shuffle_many.click(show_shuffles, controls, shuffles, **in_order)
     if has_volts:
-        moment.change(show_moment, [*controls, moment], scalp, **in_order)
+        moment.input(show_moment, [*controls, moment], scalp, **in_order)
         write = f"window.nicePage.writeAddress({{moment: at === {moment.value} ? '' : at}})"
-        moment.change(
+        moment.input(
             None, moment, js=f"(at) => {{ {write}; return []; }}", api_visibility="private"
         )
     for button, by in ((previous, "-1"), (surprise, "null"), (following, "1")):
-        # The browser chooses the neighbour, so that no press of a key is lost.
-        there = f"(picture) => window.nicePage.neighbour(picture, {by})"
-        button.click(None, picture, picture, js=there, api_visibility="private")
+        there = f"(picture) => [window.nicePage.neighbour(picture, {by})]"
+        choose(button.click, [picture], pressed, there)
 
 
 def _who_and_what(decoder: Decoder, opening: View) -> list[gr.Dropdown]:
@@ -355,10 +363,15 @@ def _least_confidence(has_confidence: bool) -> gr.Slider:
     )  # fmt: skip
 
 
-def _which_map(decoder: BundleDecoder, opening: View) -> list[gr.Dropdown]:
+def _kinds_by_encoder(decoder: BundleDecoder) -> dict[str, list[str]]:
+    """Return the kinds of maps that each encoder can have."""
     # One subject for each encoder: to open all encoders takes long, and memory.
     with_encoder = {e: s for s in reversed(decoder.subjects) for e in decoder.encoders(s)}
-    kinds = [kinds_of(decoder, subject, encoder) for encoder, subject in with_encoder.items()]
+    return {e: kinds_of(decoder, subject, e) for e, subject in with_encoder.items()}
+
+
+def _which_map(decoder: BundleDecoder, opening: View) -> list[gr.Dropdown]:
+    kinds = _kinds_by_encoder(decoder).values()
     possible = [(name, kind) for kind, name in MAPS.items() if any(kind in own for own in kinds)]
     first = kinds_of(decoder, opening.subject, opening.encoder)[0]
     return [

@@ -37,7 +37,10 @@
     writeAddress({ tab: tab === tabs[0] ? "" : tab });
   }
 
-  window.nicePage = { writeAddress, openedTab, neighbour, toggleRegion };
+  let presses = 0;
+  const pressed = () => String((presses += 1));
+
+  window.nicePage = { writeAddress, openedTab, neighbour, toggleRegion, pressed };
 
   // A button in a text that presses one of the controls.
   document.addEventListener("click", (event) => {

@@ -5,6 +5,7 @@ themselves; style.css and the positions written here lay them over a head and ov
 """
 
 import json
+from collections.abc import Callable
 
 import gradio as gr
 import numpy as np
@@ -34,7 +35,36 @@ _HELP_SHUFFLE = (
 )
 
 
-def electrode_switches(decoder: Decoder) -> gr.CheckboxGroup:
+def presses() -> gr.Textbox:
+    """Make what nobody sees and what changes with each press of a button that chooses something.
+
+    Listeners to visitors' own input (and not to any change, which an address makes as well) hear
+    of buttons only so.
+    """
+    return gr.Textbox(visible="hidden", container=False, show_label=False)
+
+
+def choose(
+    trigger: Callable, controls: list[gr.components.Component], pressed: gr.Textbox, choice: str
+) -> None:
+    """Let the browser choose, which loses no press.
+
+    Parameters
+    ----------
+    trigger : callable
+        Such as a button's `click`.
+    controls : list of gradio components
+        Whose values it changes.
+    pressed : gradio.Textbox
+        Changes after them; see `presses`.
+    choice : str
+        JavaScript: from the values before to an array of those after.
+    """
+    js = f"(...before) => [...({choice})(...before), window.nicePage.pressed()]"
+    trigger(None, controls, [*controls, pressed], js=js, api_visibility="private")
+
+
+def electrode_switches(decoder: Decoder, pressed: gr.Textbox) -> gr.CheckboxGroup:
     """Put a head of switches on the page, with presets and regions above and below."""
     names, known = decoder.montage.names, presets(decoder.montage.names)
     with gr.Row(elem_classes="electrode-heading"):
@@ -48,13 +78,12 @@ def electrode_switches(decoder: Decoder) -> gr.CheckboxGroup:
         of_region = [(r, [n for n in own if n in names]) for r, own in REGIONS.items()]
         of_region = [(region, own) for region, own in of_region if own]
         buttons += [gr.Button(r, elem_id=f"region-{r}", min_width=0) for r, _ in of_region]
-    changes = [f"() => [{json.dumps(chosen)}]" for _, chosen in of_preset]
-    changes += [
+    choices = [f"() => [{json.dumps(chosen)}]" for _, chosen in of_preset]
+    choices += [
         f"(on) => [window.nicePage.toggleRegion(on, {json.dumps(own)})]" for _, own in of_region
     ]
-    for button, change in zip(buttons, changes, strict=True):
-        # The browser knows what to switch, so that no press is lost.
-        button.click(None, electrodes, electrodes, js=change, api_visibility="private")
+    for button, choice in zip(buttons, choices, strict=True):
+        choose(button.click, [electrodes], pressed, choice)
     return electrodes
 
 
@@ -106,7 +135,7 @@ def window_sliders(decoder: Decoder, axis: np.ndarray) -> tuple[gr.Slider, gr.Sl
     return start, end
 
 
-def shuffle_buttons(shuffles: int) -> tuple[gr.Number, gr.Button]:
+def shuffle_buttons(shuffles: int, pressed: gr.Textbox) -> tuple[gr.Number, gr.Button]:
     """Put the living null on the page.
 
     Returns
@@ -123,6 +152,6 @@ def shuffle_buttons(shuffles: int) -> tuple[gr.Number, gr.Button]:
         # Pressed by the button in the notice, which is there while the EEG is shuffled.
         back = gr.Button("Back to the trial", elem_id="unshuffle", visible="hidden")
         many = gr.Button(f"{shuffles} shuffles at once", elem_id="shuffle-many", min_width=0)
-    once.click(None, number, number, js="(number) => number + 1", api_visibility="private")
-    back.click(None, number, number, js="() => 0", api_visibility="private")
+    choose(once.click, [number], pressed, "(number) => [number + 1]")
+    choose(back.click, [number], pressed, "() => [0]")
     return number, many

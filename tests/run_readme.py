@@ -1,6 +1,6 @@
 """Run every command of the README, one after the other, as a new user would.
 
-    python tests/run_readme.py FOLDER [--skip TEXT …]
+    python tests/run_readme.py FOLDER [--skip PATTERN …]
 
 FOLDER is a fresh clone, and the current folder's Python makes its virtual environment. A command
 that serves a page is stopped once the page is up. The files that the README calls `latents.npy`
@@ -8,7 +8,7 @@ and so on are copied from the real data in ../shared/data, and the recordings th
 `session.edf` and `bids` are made up (`own_recordings.py`). Commands that need THINGS-EEG2 or the
 Hub are left to `test_rehearsal.py`, which runs them over small fakes, and those of `ELSEWHERE` to
 other tests. Takes an hour or more, most of it the training of ten subjects;
-`--skip nice_demo.train` leaves out commands that contain a text.
+`--skip 'nice_demo.train$'` leaves that out: commands in which a regular expression is found.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def main() -> None:
         shutil.copyfile(REAL / source, folder / name)
     shutil.copytree(REAL / "cc0_photos", folder / "photos", dirs_exist_ok=True)
     for command in commands():
-        if any(text in command for text in [*options.skip, *REHEARSED, *ELSEWHERE]):
+        if any(re.search(one, command) for one in [*options.skip, *REHEARSED, *ELSEWHERE]):
             continue
         if "session.edf" in command and not (folder / "session.edf").exists():
             run("PYTHONPATH=. python tests/own_recordings.py .", folder)

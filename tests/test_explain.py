@@ -235,6 +235,43 @@ def test_integrated_gradients_of_nice_are_complete():
     assert explain("gradient × input", encoder, asked).error is None
 
 
+def test_integrated_gradients_where_little_decides_close_to_silence():
+    """Behind a layer normalisation, as of nice-sa, against 20,000 points evenly on the way."""
+
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.config = SIZES
+            self.norm = nn.LayerNorm(SIZES["times"])
+            torch.manual_seed(5)
+            self.linear = nn.Linear(SIZES["channels"] * SIZES["times"], SIZES["dim"])
+
+        def forward(self, eeg):
+            return self.linear(self.norm(eeg).flatten(1))
+
+    encoder, asked = Normed().eval(), question()
+    found = explain("integrated gradients", encoder, asked)
+    eeg, path = torch.from_numpy(asked.eeg), np.zeros(asked.eeg.shape)
+    for part in np.split((np.arange(20_000) + 0.5) / 20_000, 20):
+        point = (torch.from_numpy(part).float()[:, None, None] * eeg).requires_grad_()
+        target = functional.cosine_similarity(
+            encoder(point), torch.from_numpy(asked.candidate)[None], dim=1
+        )
+        path += torch.autograd.grad(target.sum(), point)[0].double().sum(0).numpy() / 20_000
+    slow = asked.eeg * path
+    assert abs(found.error) < 1e-3
+    assert np.abs(found.values - slow).max() < 0.01 * np.abs(slow).max()
+    # Even points, as many as suffice elsewhere, are far off.
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    point = (torch.from_numpy((nodes + 1) / 2).float()[:, None, None] * eeg).requires_grad_()
+    target = functional.cosine_similarity(
+        encoder(point), torch.from_numpy(asked.candidate)[None], dim=1
+    )
+    gradients = torch.autograd.grad(target.sum(), point)[0].numpy()
+    even = asked.eeg * np.einsum("s,sct->ct", weights / 2, gradients)
+    assert np.abs(even - slow).max() > 0.05 * np.abs(slow).max()
+
+
 def test_occlusion_of_nothing_and_of_everything():
     encoder, asked, terms = compass()
     parts = np.stack([np.zeros((5, 93), bool), np.ones((5, 93), bool)])

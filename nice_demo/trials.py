@@ -73,8 +73,8 @@ class PhantomTrials:
     def __init__(self, phantom: Phantom, repetitions: list[int]) -> None:
         self._phantom, self.repetitions = phantom, repetitions
         self.whitening = phantom.whitening
-        # A picture's averages take 1 MB; ten subjects with eight pictures each stay below 100 MB.
-        self._averages = lru_cache(maxsize=8)(self._make)
+        # A picture's averages take 1 MB; those that thirty visitors look at stay.
+        self._averages = lru_cache(maxsize=32)(self._make)
 
     def _make(self, condition: int) -> tuple[np.ndarray, np.ndarray]:
         made = self._phantom.evoked("test", condition, self.repetitions)

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from browser import LAPTOP, PHONE
 from fake_decoder import FakeDecoder, served
+from gradio.blocks import BlocksConfig
+from gradio.state_holder import SessionState
 from gradio_client import Client, handle_file
 from gradio_client.utils import QueueError
 
 from nice_demo.ui import page as page_of_ui
+from nice_demo.ui import traffic
 from nice_demo.ui.ahead import QUIET, Ahead
 from nice_demo.ui.guard import uploads
 from nice_demo.ui.traffic import BUSY
@@ -204,6 +207,28 @@ def test_trials_are_made_once_and_equal_those_of_the_bundle(decoder):
     np.testing.assert_array_equal(first.eeg, own.eeg)
     np.testing.assert_array_equal(first.volts, own.volts)
     assert first.eeg.base is None and first.volts.base is None
+
+
+def test_newcomers_share_descriptions_and_nothing_else(decoder, monkeypatch):
+    described = []
+
+    def describe(number, rendered, block, renderable=None):
+        described.append(number)
+        return plain(number, rendered, block, renderable)
+
+    plain = traffic._describe
+    monkeypatch.setattr(BlocksConfig, "config_for_block", staticmethod(plain))
+    blocks = page_of_ui.page(decoder, "fake")
+    expected = SessionState(blocks).config_values  # as gradio makes it
+    monkeypatch.setattr(traffic, "_describe", describe)
+    traffic.describe_once()
+    one, other = SessionState(blocks), SessionState(blocks)
+    assert one.config_values == other.config_values == expected
+    assert sorted(described) == sorted(expected)
+    which = next(k for k, block in blocks.blocks.items() if block.elem_id == "picture")
+    one._update_value_in_config(which, "1f431")
+    assert one.config_values[which]["props"]["value"] == "1f431"
+    assert other.config_values == SessionState(blocks).config_values == expected
 
 
 def test_scripts_are_compressed_and_may_be_kept(address):

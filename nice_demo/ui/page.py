@@ -23,7 +23,7 @@ from nice_demo.ui.latents.tab import latents_tab
 from nice_demo.ui.logs import Log
 from nice_demo.ui.recording.tab import recording_tab
 from nice_demo.ui.result_file import result_routes
-from nice_demo.ui.traffic import Assets, refused
+from nice_demo.ui.traffic import Assets, describe_once, refused
 from nice_demo.ui.words.tab import words_tab
 
 HERE = Path(__file__).parent
@@ -265,4 +265,5 @@ def serve(
             "lifespan": swept,
         },
     )
+    describe_once()
     return address

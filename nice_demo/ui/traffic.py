@@ -1,21 +1,25 @@
-"""What is between the page and many visitors: gradio's scripts, and the word for a full queue.
+"""What is between the page and many visitors: welcome, gradio's scripts, the word for a full queue.
 
-Both hang in the server that gradio makes: `refused` answers for errors of status 503, `Assets` is
-a middleware.
+All hang in the server that gradio makes: `refused` answers for errors of status 503, `Assets` is
+a middleware, `describe_once` changes how gradio welcomes newcomers.
 """
 
 import mimetypes
 from functools import cache
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import brotli
 import gradio as gr
 from fastapi import HTTPException, Request, Response
 from fastapi.exception_handlers import http_exception_handler
+from gradio.blocks import Block, BlocksConfig
+from gradio.renderable import Renderable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 ASSETS = Path(gr.__file__).parent / "templates" / "frontend" / "assets"
+_describe = BlocksConfig.config_for_block
 BUSY = "Many people are looking at this page right now. Please try again in a moment."
 
 
@@ -25,6 +29,28 @@ async def refused(request: Request, error: HTTPException) -> Response:
     if str(error.detail).startswith("Queue is full"):
         error = HTTPException(error.status_code, BUSY, {"Retry-After": "2"})
     return await http_exception_handler(request, error)
+
+
+def describe_once() -> None:
+    """Let gradio describe each component once, and not for everyone who comes.
+
+    For its own links, which this page doesn't use, gradio begins each session with a description
+    of all components: some 30 ms in which it answers nobody else. To be called when the page is
+    built: a component's description is taken for final.
+    """
+    known = WeakKeyDictionary()
+
+    def described(
+        number: int, rendered: list[int], block: Block, renderable: Renderable | None = None
+    ) -> dict:
+        if renderable is not None:
+            return _describe(number, rendered, block, renderable)
+        if block not in known:
+            known[block] = _describe(number, rendered, block)
+        # Sessions write into it what their component shows.
+        return known[block] | {"props": dict(known[block]["props"])}
+
+    BlocksConfig.config_for_block = staticmethod(described)
 
 
 class Assets:

@@ -7,8 +7,9 @@ that serves a page is stopped once the page is up. The files that the README cal
 and so on are copied from the real data in ../shared/data, and the recordings that it calls
 `session.edf` and `bids` are made up (`own_recordings.py`). Commands that need THINGS-EEG2 or the
 Hub are left to `test_rehearsal.py`, which runs them over small fakes, and those of `ELSEWHERE` to
-other tests. Takes an hour or more, most of it the training of ten subjects;
-`--skip 'nice_demo.train$'` leaves that out: commands in which a regular expression is found.
+other tests. Takes an hour or more, most of it the training of ten subjects. `--skip` leaves out
+the commands in which a regular expression is found: that training, for example, with
+'nice_demo.train$'.
 """
 
 import argparse

@@ -190,14 +190,20 @@ def test_what_may_follow_is_made_while_it_is_quiet(decoder):
             if which == last:
                 all_made.set()
 
-    ahead = Ahead(Noted(), lambda view: made.append(("ranges", view.subject)))
+    ahead = Ahead(
+        Noted(),
+        lambda view: made.append(("ranges", view.subject)),
+        lambda view: made.append(("map", view.picture)),
+    )
     with ahead.answering():
         ahead.looked_at(view)
         assert not all_made.wait(2 * QUIET) and not made
     assert all_made.wait(60)
-    assert made[:3] == [("1", row, 80) for row in (0, 1, 199)]
-    assert made[3:7] == [("1", 0, 80), ("ranges", "1"), ("2", 0, 80), ("ranges", "2")]
-    assert sorted(made[:3] + made[7:]) == [("1", row, 80) for row in range(200)]
+    # The picture itself, the next, the one before; then the other subjects; then all else.
+    assert made[:6:2] == [("1", row, 80) for row in (0, 1, 199)]
+    assert made[1:6:2] == [("map", ids[row]) for row in (0, 1, 199)]
+    assert made[6:10] == [("1", 0, 80), ("ranges", "1"), ("2", 0, 80), ("ranges", "2")]
+    assert sorted(made[:6:2] + made[10:]) == [("1", row, 80) for row in range(200)]
 
 
 def test_trials_are_made_once_and_equal_those_of_the_bundle(decoder):

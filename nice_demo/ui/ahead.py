@@ -1,7 +1,8 @@
 """What a visitor may ask for next, made while nobody waits for an answer.
 
-A phantom's trials of one picture take some 100 ms to make; once made, `BundleDecoder` keeps them.
-In flows what was looked at last; out flows nothing, but the next answer is there sooner.
+A phantom's trials of one picture take some 100 ms to make, the map of what carried one some 50 ms;
+once made, they are kept. In flows what was looked at last; out flows nothing, but the next answer
+is there sooner.
 """
 
 import threading
@@ -15,7 +16,7 @@ from nice_demo.decode import BundleDecoder
 from nice_demo.ui.view import View
 
 QUIET = 0.3  # s since the last answer, before anything is made ahead
-NEAR = 1  # picture on either side that is made before all else
+NEAR = 1  # picture on either side that is made before all else, with its map
 
 
 class Ahead:
@@ -26,10 +27,17 @@ class Ahead:
     decoder : BundleDecoder
     measure_ranges : callable
         Measures a view's ranges of colours, which are the same for all pictures.
+    draw_map : callable
+        Draws the map that a view is shown with first.
     """
 
-    def __init__(self, decoder: BundleDecoder, measure_ranges: Callable[[View], object]) -> None:
-        self._decoder, self._measure_ranges = decoder, measure_ranges
+    def __init__(
+        self,
+        decoder: BundleDecoder,
+        measure_ranges: Callable[[View], object],
+        draw_map: Callable[[View], object],
+    ) -> None:
+        self._decoder, self._measure_ranges, self._draw_map = decoder, measure_ranges, draw_map
         self._changed = threading.Condition()
         self._looked_at: View | None = None
         self._answering, self._quiet_from = 0, 0.0
@@ -61,7 +69,12 @@ class Ahead:
         """Go through what may follow: near pictures, the other subjects, all other pictures."""
         ids = [candidate.id for candidate in self._decoder.gallery.candidates]
         here, number = ids.index(view.picture), len(ids)
-        nearest = sorted(range(number), key=lambda r: min((r - here) % number, (here - r) % number))
+
+        def distance(row: int) -> tuple[int, int]:  # of two as far, the next one first
+            after, before = (row - here) % number, (here - row) % number
+            return min(after, before), after
+
+        nearest = sorted(range(number), key=distance)
         near = 2 * NEAR + 1  # with the picture itself
 
         def trials(subject: str, condition: int) -> Callable[[], object]:
@@ -69,6 +82,7 @@ class Ahead:
 
         for condition in nearest[:near]:
             yield trials(view.subject, condition)
+            yield partial(self._draw_map, replace(view, picture=ids[condition]))
         for subject in self._decoder.subjects:
             if view.encoder in self._decoder.encoders(subject):
                 yield trials(subject, here)

@@ -183,7 +183,10 @@ def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
         if has_volts:
             end_of_colours(view.subject)
 
-    ahead = Ahead(decoder, measure_ranges)
+    def draw_map(view: View) -> None:
+        map_of(view, kinds_of(decoder, view.subject, view.encoder)[0], next(iter(TARGETS)))
+
+    ahead = Ahead(decoder, measure_ranges, draw_map)
 
     @ahead.answering()
     def show(*choices) -> tuple:

@@ -345,8 +345,9 @@ def _parts(group: Sequence) -> tuple[np.ndarray, np.ndarray]:
 
 
 _COSINE = "cosine similarity"
+_Values = np.ndarray | tuple[np.ndarray, float]  # alone, or with their error
 # Kind → function, unit, whether it tells channels apart, whether samples.
-_METHODS: dict[str, tuple[Callable[[nn.Module, Question], np.ndarray], str, bool, bool]] = {
+_METHODS: dict[str, tuple[Callable[[nn.Module, Question], _Values], str, bool, bool]] = {
     "attention": (_attention, "share of attention", True, False),
     "grad-cam": (_grad_cam, "arbitrary", True, True),
     "grad-cam by place": (_grad_cam_by_place, "arbitrary", True, True),
@@ -384,9 +385,8 @@ def explain(kind: str, encoder: nn.Module, question: Question) -> Map:
         raise InputError(f"There is no map {kind!r}; choose one of {', '.join(KINDS)}.")
     _check_fit(encoder, question)
     method, unit, has_channels, has_times = _METHODS[kind]
-    values, error = method(encoder, question), None
-    if kind == "integrated gradients":
-        values, error = values
+    values = method(encoder, question)
+    values, error = values if isinstance(values, tuple) else (values, None)
     return Map(
         kind,
         values,

@@ -73,7 +73,7 @@ class PhantomTrials:
     def __init__(self, phantom: Phantom, repetitions: list[int]) -> None:
         self._phantom, self.repetitions = phantom, repetitions
         self.whitening = phantom.whitening
-        # A picture's averages take 1 MB; those that thirty visitors look at stay.
+        # A picture's averages take 1 MB, so these 32 MB a subject: what thirty visitors look at.
         self._averages = lru_cache(maxsize=32)(self._make)
 
     def _make(self, condition: int) -> tuple[np.ndarray, np.ndarray]:

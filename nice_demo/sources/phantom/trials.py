@@ -39,7 +39,7 @@ RESOLUTION = 5e-8  # V, of one step of the amplifier
 _NEIGHBOURS = np.arange(-4, 5)  # pictures whose response reaches into the epoch
 _MARGIN = 1100  # ms of a time-course table before the picture and after
 _AT_ONCE = 10  # trials that a thread makes: what they take stays in a cache
-_THREADS = 2  # of a visitor who waits; none makes trials other than any other does
+_THREADS = 2  # however many there are, the trials are the same
 _SPLITS = {"train": 0, "test": 1}
 
 

@@ -222,6 +222,12 @@ def test_grad_cam_against_a_slow_one(kind, outside):
 
 
 def test_integrated_gradients_of_nice_are_complete():
+    for weights in range(12):  # of any of them, the sum misses less than a thousandth of a cosine
+        torch.manual_seed(weights)
+        encoder = unsettle(NICE(**SIZES)).eval()
+        for seed in range(5):
+            assert abs(explain("integrated gradients", encoder, question(seed=seed)).error) < 1e-3
+    torch.manual_seed(0)  # of these, of what is to be shared out as well
     encoder = unsettle(NICE(**SIZES)).eval()
     for seed in range(5):
         asked = question(seed=seed)

@@ -3,6 +3,8 @@
 import hashlib
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 
@@ -15,7 +17,7 @@ from nice_demo.errors import InputError
 from nice_demo.preparation import shrunk_covariance, whitening_matrix
 from nice_demo.sources.phantom.head import AREAS, COMMON, _sphere, make_phantom
 from nice_demo.sources.phantom.prepare import training_averages
-from nice_demo.sources.phantom.trials import RESOLUTION, Phantom, session
+from nice_demo.sources.phantom.trials import RESOLUTION, Averages, Phantom, session
 
 V1 = next(area for area in AREAS if area.name == "V1")
 TIMES = np.arange(300) / 250 - 0.2
@@ -126,6 +128,47 @@ def test_an_average_does_not_depend_on_what_else_is_asked(phantom):
     alone, among = phantom.evoked("test", 1, [5]), phantom.evoked("test", 1, [1, 5, 20])
     np.testing.assert_array_equal(alone.volts[0], among.volts[1])
     np.testing.assert_array_equal(alone.whitened[0], among.whitened[1])
+
+
+@pytest.mark.parametrize("order", [(80, 5, 1, 20), (1, 5, 20, 80), (5, 80, 1, 20), (20, 20, 1, 5)])
+def test_averages_are_made_as_they_are_asked_for(phantom, monkeypatch, order):
+    counts, generated = [1, 5, 20, 80], []
+    expected = phantom.evoked("test", 3, counts)
+    trials = Phantom.trials
+
+    def noted(self, split, condition, repetitions):
+        generated.extend(repetitions)
+        return trials(self, split, condition, repetitions)
+
+    monkeypatch.setattr(Phantom, "trials", noted)
+    averages = Averages(phantom, "test", 3, counts)
+    for place, count in enumerate(order):
+        volts, whitened = averages.of(count)
+        np.testing.assert_array_equal(volts, expected.volts[counts.index(count)])
+        np.testing.assert_array_equal(whitened, expected.whitened[counts.index(count)])
+        assert generated == list(range(max(order[: place + 1])))  # no more, and each once
+
+
+def test_visitors_who_ask_at_once_share_the_trials(phantom, monkeypatch):
+    generated, trials = [], Phantom.trials
+
+    def noted(self, split, condition, repetitions):
+        generated.extend(repetitions)
+        return trials(self, split, condition, repetitions)
+
+    monkeypatch.setattr(Phantom, "trials", noted)
+    averages = Averages(phantom, "test", 3, [1, 5, 20])
+    together = threading.Barrier(8)
+
+    def ask(count):
+        together.wait(60)
+        return averages.of(count)[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, [20, 1, 5, 20, 5, 1, 20, 5]))
+    assert generated == list(range(20))
+    for mine, other in ((0, 3), (1, 5), (2, 4), (2, 7), (3, 6)):
+        np.testing.assert_array_equal(found[mine], found[other])
 
 
 def test_sessions_take_turns():

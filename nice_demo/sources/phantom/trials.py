@@ -17,8 +17,8 @@ to the last bit on machines whose matrix products differ in the last digit.
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -114,21 +114,33 @@ class Phantom:
             In steps of `RESOLUTION` volts, baseline not yet subtracted.
         """
         repetitions = list(repetitions)
-        parts = [repetitions[i : i + _AT_ONCE] for i in range(0, len(repetitions), _AT_ONCE)]
-        if len(parts) < 2:
-            return self._trials(split, condition, repetitions)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            return np.concatenate(list(pool.map(partial(self._trials, split, condition), parts)))
+        made = np.empty((len(self.patterns), len(repetitions), N_TIMES), np.int32)
+        parts = [slice(i, i + _AT_ONCE) for i in range(0, len(repetitions), _AT_ONCE)]
 
-    def _trials(self, split: str, condition: int, repetitions: list[int]) -> np.ndarray:
-        count, channels = len(repetitions), len(self.patterns)
-        white = np.empty((count, self.noise.shape[1], N_TIMES), np.float32)
+        def make(part: slice) -> None:
+            self._make(split, condition, repetitions[part], made[:, part])
+
+        if len(parts) < 2:
+            list(map(make, parts))
+        else:
+            with ThreadPoolExecutor(_THREADS) as pool:
+                list(pool.map(make, parts))
+        return made.swapaxes(0, 1)
+
+    def _make(self, split: str, condition: int, repetitions: list[int], made: np.ndarray) -> None:
+        """Generate some trials into `made`, (n_channels, n_repetitions, n_times)."""
+        channels, count, _ = made.shape
+        # Sources first and one matrix product: much faster than a small product for each trial.
+        mixing = np.concatenate([self.patterns, self.noise, self.alpha], axis=1) / RESOLUTION
+        sources = np.empty((mixing.shape[1], count, N_TIMES))
+        responses, background, alpha = np.split(
+            sources, np.cumsum([self.patterns.shape[1], self.noise.shape[1]])
+        )
+        white, rhythm = np.empty_like(background), np.empty_like(alpha)
         sensor = np.empty((count, channels + 1, N_TIMES), np.float32)  # the last: the reference
-        rhythm = np.empty((count, self.alpha.shape[1], N_TIMES), np.float32)
         shown = np.empty((count, len(_NEIGHBOURS)), int)
         gains = np.empty((count, len(_NEIGHBOURS)))
         delays = np.empty(shown.shape, int)
-        amplitude = np.empty((count, 2))
         for row, repetition in enumerate(repetitions):
             rng = np.random.default_rng(
                 [self.seed, self.subject, _SPLITS[split], condition, repetition]
@@ -136,22 +148,23 @@ class Phantom:
             shown[row] = rng.integers(len(self.drives), size=shown.shape[1])
             gains[row] = np.exp(0.25 * rng.standard_normal(shown.shape[1]))
             delays[row] = np.rint(1000 * self.jitter * rng.standard_normal(shown.shape[1]))
-            amplitude[row] = np.exp([0.15, 0.5] * rng.standard_normal(2))
-            rng.standard_normal(out=white[row], dtype=np.float32)
+            amplitude = np.exp([0.15, 0.5] * rng.standard_normal(2))
+            amplitude *= self.session_scale[:, session(repetition)]
+            normal = rng.standard_normal((len(white), N_TIMES), np.float32)
+            np.multiply(normal, amplitude[0], out=white[:, row])
             rng.standard_normal(out=sensor[row], dtype=np.float32)
-            rng.standard_normal(out=rhythm[row], dtype=np.float32)
+            normal = rng.standard_normal((len(rhythm), N_TIMES), np.float32)
+            np.multiply(normal, amplitude[1], out=rhythm[:, row])
         shown[:, _NEIGHBOURS == 0] = condition
-        amplitude *= self.session_scale.T[[session(r) for r in repetitions]]
 
-        background = _coloured(white * amplitude[:, :1, None], self.noise_spectrum)
-        alpha = _coloured(rhythm * amplitude[:, 1:, None], self.alpha_spectrum)
-        sources = [self._activity(shown, gains, np.clip(delays, -40, 40)), background, alpha]
-        mixing = np.concatenate([self.patterns, self.noise, self.alpha], axis=1) / RESOLUTION
-        # Sources first and one matrix product: much faster than a small product for each trial.
-        stacked = np.concatenate([s.swapaxes(0, 1) for s in sources]).reshape(mixing.shape[1], -1)
-        steps = (mixing @ stacked).reshape(channels, count, N_TIMES).swapaxes(0, 1)
-        steps += (sensor[:, :-1] - sensor[:, -1:]) * (self.sensor_noise / RESOLUTION)
-        return np.rint(steps, out=steps).astype(np.int32)
+        self._respond(shown, gains, np.clip(delays, -40, 40), responses)
+        _colour(white, self.noise_spectrum, background)
+        _colour(rhythm, self.alpha_spectrum, alpha)
+        steps = (mixing @ sources.reshape(len(sources), -1)).reshape(made.shape)
+        sensor[:, :-1] -= sensor[:, -1:]
+        sensor *= self.sensor_noise / RESOLUTION
+        steps += sensor[:, :-1].swapaxes(0, 1)
+        np.rint(steps, out=made, casting="unsafe")
 
     def expected(self, condition: int) -> np.ndarray:
         """Return the response to a picture without noise, neighbours or variation.
@@ -161,14 +174,17 @@ class Phantom:
         array of shape (n_channels, n_times)
             In V.
         """
-        alone = self._activity(np.array([[condition]]), np.ones((1, 1)), np.zeros((1, 1), int))
-        return self.patterns @ alone[0]
+        alone = np.empty((self.patterns.shape[1], 1, N_TIMES))
+        self._respond(np.array([[condition]]), np.ones((1, 1)), np.zeros((1, 1), int), alone)
+        return self.patterns @ alone[:, 0]
 
-    def _activity(self, shown: np.ndarray, gains: np.ndarray, delays: np.ndarray) -> np.ndarray:
+    def _respond(
+        self, shown: np.ndarray, gains: np.ndarray, delays: np.ndarray, responses: np.ndarray
+    ) -> None:
         """Sum the sources' responses to a stream of pictures.
 
         `shown`, `gains` and `delays` (ms) have shape (n_trials, n_pictures), the picture at 0 s in
-        the middle; returns (n_trials, n_sources, n_times).
+        the middle; the sums go into `responses`, (n_sources, n_trials, n_times).
         """
         strength = self.gain * (1 - self.common) + self.common
         drive = np.tanh(self.drives[shown] * gains[..., None] * 0.5) / 0.5 * strength
@@ -176,12 +192,10 @@ class Phantom:
         first = np.rint(1000 * TMIN - onset).astype(int) - delays + _MARGIN
         samples = first[..., None] + np.arange(N_TIMES) * round(1000 / SFREQ)
         samples = np.clip(samples, 0, self.timecourses.shape[1] - 1)
-        activity = np.empty((len(shown), len(self.kernel), N_TIMES))
         for kernel, course in enumerate(self.timecourses):
             sources = np.flatnonzero(self.kernel == kernel)
-            responses = course[samples]  # (trials, pictures, times)
-            activity[:, sources] = drive[..., sources].transpose(0, 2, 1) @ responses
-        return activity
+            of_trials = drive[..., sources].transpose(0, 2, 1) @ course[samples]
+            responses[sources] = of_trials.swapaxes(0, 1)
 
     def evoked(self, split: str, condition: int, repetitions: list[int]) -> "PhantomEvoked":
         """Average the first 1, 2, 5, … trials of a picture, as volts and whitened.
@@ -193,15 +207,9 @@ class Phantom:
         repetitions : list of int
             Numbers of repetitions averaged, ascending.
         """
-        trials = self.trials(split, condition, range(repetitions[-1]))
-        which = np.array([session(r) for r in range(repetitions[-1])])
-        volts, whitened = [], []
-        for count in repetitions:
-            # Sums of whole numbers are exact, so that the average doesn't depend on the order.
-            sums = [trials[:count][which[:count] == s].sum(0) for s in range(SESSIONS)]
-            volts.append(_baselined(sum(sums) * RESOLUTION / count))
-            mixed = sum(w @ (s * RESOLUTION) for w, s in zip(self.whitening, sums, strict=True))
-            whitened.append(_baselined(mixed / count)[:, BASELINE:])
+        averages = Averages(self, split, condition, repetitions)
+        averages.of(repetitions[-1])  # all trials at once
+        volts, whitened = zip(*map(averages.of, repetitions), strict=True)
         return PhantomEvoked(np.stack(volts), np.stack(whitened))
 
     def save(self, path: Path | str) -> None:
@@ -248,9 +256,55 @@ class PhantomEvoked:
     whitened: np.ndarray
 
 
-def _coloured(white: np.ndarray, spectrum: np.ndarray) -> np.ndarray:
-    """Give white noise (n_trials, n_noises, n_times) a spectrum, in one matrix product."""
-    return (white.reshape(-1, len(spectrum)) @ spectrum).reshape(white.shape)
+class Averages:
+    """Averages over the first 1, 2, 5, … trials of a picture; trials are made when they are needed.
+
+    Parameters
+    ----------
+    phantom : Phantom
+    split, condition
+        As for `Phantom.trials`.
+    repetitions : list of int
+        Numbers of repetitions averaged, ascending.
+    """
+
+    def __init__(
+        self, phantom: Phantom, split: str, condition: int, repetitions: list[int]
+    ) -> None:
+        self._phantom, self._which = phantom, (split, condition)
+        self._missing = list(repetitions)
+        self._made: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._count, self._sums = 0, np.zeros((SESSIONS, len(phantom.patterns), N_TIMES), np.int32)
+        self._making = Lock()
+
+    def of(self, repetitions: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return one row of each array of `PhantomEvoked`: volts, and whitened."""
+        with self._making:
+            if repetitions not in self._made:
+                self._make(repetitions)
+        return self._made[repetitions]
+
+    def _make(self, most: int) -> None:
+        """Make the averages over up to `most` trials, from where the last call ended."""
+        first = self._count
+        trials = self._phantom.trials(*self._which, range(first, most))
+        while self._count < most:
+            # Sums of whole numbers are exact, so that the average doesn't depend on the order.
+            self._sums[session(self._count)] += trials[self._count - first]
+            self._count += 1
+            if self._count == self._missing[0]:
+                self._made[self._missing.pop(0)] = self._average()
+
+    def _average(self) -> tuple[np.ndarray, np.ndarray]:
+        volts = _baselined(self._sums.sum(0) * RESOLUTION / self._count)
+        of_sessions = zip(self._phantom.whitening, self._sums, strict=True)
+        mixed = sum(whitening @ (summed * RESOLUTION) for whitening, summed in of_sessions)
+        return volts, _baselined(mixed / self._count)[:, BASELINE:]
+
+
+def _colour(white: np.ndarray, spectrum: np.ndarray, coloured: np.ndarray) -> None:
+    """Give white noise (n_noises, n_trials, n_times) a spectrum, in one matrix product."""
+    np.matmul(white.reshape(-1, N_TIMES), spectrum, out=coloured.reshape(-1, N_TIMES))
 
 
 def session(repetition: int) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 from browser import start_chromium, visits
 from tiny import make_stored_data, make_tiny_data
 
@@ -31,6 +32,12 @@ TINY_TRAINING = [
 ]
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Let each test draw the same random numbers, whichever tests ran before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

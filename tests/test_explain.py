@@ -18,6 +18,8 @@ from nice_demo.encoders.nice import NICE
 from nice_demo.errors import InputError
 from nice_demo.explain import (
     KINDS,
+    QUICK_PATHS,
+    UNTRAINED_PATHS,
     Map,
     Question,
     average,
@@ -344,6 +346,44 @@ def test_sanity_check_of_what_was_never_trained_is_one(kind):
     check = sanity_check(explain(kind, trained, asked), trained, asked, seed=4)
     assert abs(check.correlation) < 0.6
     np.testing.assert_array_equal(check.randomised.values, explain(kind, untrained, asked).values)
+
+
+@pytest.mark.parametrize(
+    ("name", "within"), [("nice", 2e-4), ("nice-sa", 5e-3), ("nice-ga", 2e-4), ("ridge", 2e-3)]
+)
+def test_few_points_suffice_before_training(name, within):
+    bundle = Bundle("weights/phantom")
+    decoder, encoder = BundleDecoder(bundle), bundle.encoder("8", name)
+    untrained = randomised(encoder)
+    for picture, looks in ((0, 80), (70, 80), (140, 1)):
+        seen = bundle.gallery.candidates[picture].id
+        asked = Question.of(bundle, decoder.decode("8", name, seen, looks))
+        found = explain("integrated gradients", encoder, asked).values
+        few, many = (
+            explain("integrated gradients", untrained, asked, paths).values
+            for paths in (UNTRAINED_PATHS, [(64, 2)])
+        )
+        for size in (np.asarray, np.abs):
+            alike = rank_correlation(size(found), size(many))
+            assert rank_correlation(size(found), size(few)) == pytest.approx(alike, abs=within)
+
+
+@pytest.mark.parametrize("name", ["nice", "nice-sa", "nice-ga", "ridge"])
+@pytest.mark.parametrize("looks", [1, 5, 80])
+def test_quick_maps_are_the_same_maps(name, looks):
+    """To a hundredth of the largest share of an electrode, which no colour shows."""
+    bundle = Bundle("weights/phantom")
+    decoder, encoder = BundleDecoder(bundle), bundle.encoder("8", name)
+    for picture in (0, 70, 140):
+        seen = bundle.gallery.candidates[picture].id
+        asked = Question.of(bundle, decoder.decode("8", name, seen, looks))
+        quick, many = (
+            explain("integrated gradients", encoder, asked, paths)
+            for paths in (QUICK_PATHS, [(64, 2)])
+        )
+        assert abs(quick.error) < 1e-3
+        shares = many.values.sum(1)
+        np.testing.assert_allclose(quick.values.sum(1), shares, atol=0.01 * abs(shares).max())
 
 
 def test_randomised_weights_are_the_seeds_alone():

@@ -20,7 +20,16 @@ from torch.nn import Module
 from nice_demo.decode import BundleDecoder, Decoding, Part
 from nice_demo.encoders.nice import NICE
 from nice_demo.errors import InputError
-from nice_demo.explain import KINDS, Map, Question, explain, randomised, rank_correlation
+from nice_demo.explain import (
+    KINDS,
+    QUICK_PATHS,
+    UNTRAINED_PATHS,
+    Map,
+    Question,
+    explain,
+    randomised,
+    rank_correlation,
+)
 from nice_demo.montage import REGIONS
 from nice_demo.ui import cards
 from nice_demo.ui.headmap import headmap, round_up
@@ -158,7 +167,9 @@ class Attributions:
         if untrained:
             encoder = self._untrained_like(encoder)
         # Only how the EEG matters is asked for; how each weight does would take as long again.
-        return explain(kind, encoder.requires_grad_(False), question), question
+        encoder.requires_grad_(False)
+        paths = UNTRAINED_PATHS if untrained else QUICK_PATHS
+        return explain(kind, encoder, question, paths), question
 
     def _compared(
         self, decoding: Decoding, kind: str, target: str

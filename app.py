@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"Its tools: {address}gradio_api/mcp", flush=True)
     import scipy.stats  # noqa: F401  (the first map needs it; the page needn't wait for it)
 
+    blocks.make_ahead()
     blocks.block_thread()
 
 

@@ -22,7 +22,7 @@ from nice_demo.ui import traffic
 from nice_demo.ui.ahead import QUIET, Ahead
 from nice_demo.ui.guard import uploads
 from nice_demo.ui.traffic import BUSY
-from nice_demo.ui.view import View
+from nice_demo.ui.view import View, opening_view
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
@@ -204,6 +204,15 @@ def test_what_may_follow_is_made_while_it_is_quiet(decoder):
     assert made[1:6:2] == [("map", ids[row]) for row in (0, 1, 199)]
     assert made[6:10] == [("1", 0, 80), ("ranges", "1"), ("2", 0, 80), ("ranges", "2")]
     assert sorted(made[:6:2] + made[10:]) == [("1", row, 80) for row in range(200)]
+
+
+def test_the_first_visitors_work_begins_before_they_come(decoder, monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(Ahead, "looked_at", lambda self, view: looked_at.append(view))
+    blocks = page_of_ui.page(decoder, "fake")
+    assert not looked_at
+    blocks.make_ahead()
+    assert looked_at == [opening_view(decoder)]
 
 
 def test_trials_are_made_once_and_equal_those_of_the_bundle(decoder):

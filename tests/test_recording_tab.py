@@ -28,6 +28,8 @@ from nice_demo.sources.recordings.epochs import default_steps, prepare_epochs
 from nice_demo.sources.recordings.example import example_recording
 from nice_demo.sources.recordings.files import open_recording
 from nice_demo.ui.kept import Kept, Own
+from nice_demo.ui.latents import tab as latents_tab
+from nice_demo.ui.latents.opened import KeptLatents
 from nice_demo.ui.page import page, serve
 from nice_demo.ui.recording import cards as recording_cards
 from nice_demo.ui.recording import tab as recording_tab
@@ -40,7 +42,7 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "phantom"
 NASTY = '<img src=x onerror=alert(1)> & "co"'
 
 
-class WatchedKept(Kept):
+class Watched:
     """Tells when something was dropped."""
 
     made = None
@@ -53,6 +55,14 @@ class WatchedKept(Kept):
     def drop(self, session):
         super().drop(session)
         self.dropped.set()
+
+
+class WatchedKept(Watched, Kept):
+    """Visitors' recordings."""
+
+
+class WatchedLatents(Watched, KeptLatents):
+    """Visitors' files."""
 
 
 class OwnDecoder(FakeDecoder):
@@ -85,6 +95,7 @@ def scratch(tmp_path_factory):
 def blocks(decoder, scratch):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recording_tab, "Kept", WatchedKept)
+        patch.setattr(latents_tab, "KeptLatents", WatchedLatents)
         blocks = page(decoder, "a test")
         serve(blocks, "127.0.0.1")
         yield blocks
@@ -402,11 +413,12 @@ def test_example_by_mouse(visit, blocks, address, scratch):
     assert told["recording_is_simulated"] is True
     assert len(told["conditions"]) == 5
     # The page is closed: all of it goes.
-    kept = WatchedKept.made
+    kept, latents = WatchedKept.made, WatchedLatents.made
     (session,) = kept._of
     kept.dropped.clear()
+    latents.dropped.clear()
     page.close()
-    assert kept.dropped.wait(60)
+    assert kept.dropped.wait(60) and latents.dropped.wait(60)
     assert len(kept) == 0
     assert session not in blocks.state_holder.session_data
     assert not left_on_disk(scratch)

@@ -17,6 +17,8 @@ from fake_decoder import FakeDecoder
 from gradio import processing_utils, routes
 from gradio_client import Client
 
+from nice_demo.bundle import Bundle
+from nice_demo.decode import BundleDecoder
 from nice_demo.ui import guard
 from nice_demo.ui.guard import NO_ADDRESS, NO_JSON, NO_PATH, objection, route_of, sweep, uploads
 from nice_demo.ui.page import page, serve
@@ -433,6 +435,35 @@ def test_a_crash_in_one_call_leaves_the_page_up(web, capfd):
     assert "RuntimeError" in capfd.readouterr().err  # whoever runs the page sees it
     _, outcome = call(web, "decode", *DECODE)
     assert json.loads(outcome.split("data: ")[1])[0]["seen"]["name"] == "dog"
+
+
+JUNK = [
+    None, True, 7, -1, 1e300, float("nan"), 10**400, "", "x", "\ud800", "9" * 5000,
+    [], ["Fp1", {}], [None], {}, {"a": 1}, [[1]], ["\ud800"],
+]  # fmt: skip
+
+
+def test_junk_in_place_of_any_choice():
+    """The first tab's listeners get what a visitor sends as it is: gradio doesn't check it."""
+    opened = page(BundleDecoder(Bundle("weights/phantom")), "phantom")
+    listeners = {
+        fn.name: fn for fn in opened.fns.values()
+        if fn.fn and fn.fn.__module__ == "nice_demo.ui.decode_tab" and fn.name != "show_address"
+    }  # fmt: skip
+    assert set(listeners) == {"show", "show_map", "show_moment", "show_shuffles"}
+    for name, listener in listeners.items():
+        assert not listener.preprocess and not listener.postprocess
+        chosen = [component.value for component in listener.inputs]
+        right = listener.fn(*chosen)
+        for place in range(len(chosen)):
+            for junk in JUNK:
+                given = [*chosen[:place], junk, *chosen[place + 1 :]]
+                answer = listener.fn(*given)
+                expected = isinstance(answer, type(right)) or answer == gr.skip()
+                assert expected, (name, place, junk)
+                says = answer if isinstance(answer, str) else json.dumps(answer)
+                assert "Traceback" not in says
+                says.encode()  # can be sent
 
 
 def test_a_session_doesnt_get_the_answers_of_another(web):

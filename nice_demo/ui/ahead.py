@@ -1,6 +1,6 @@
 """What a visitor may ask for next, made while nobody waits for an answer.
 
-A phantom's trials of one picture take some 100 ms to make, the map of what carried one some 50 ms;
+A phantom's 80 trials of a picture take some 100 ms to make, the map of what carried one some 50 ms;
 once made, they are kept. In flows what was looked at last; out flows nothing, but the next answer
 is there sooner.
 """

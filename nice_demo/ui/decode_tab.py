@@ -5,13 +5,13 @@ between two changes but what the decoder itself keeps, so every visitor sees the
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from html import escape
 
 import gradio as gr
 import numpy as np
-from gradio.components.plot import PlotData
 
 from nice_demo.analysis.series import stored
 from nice_demo.decode import BundleDecoder, Decoder, Decoding
@@ -59,7 +59,7 @@ _HELP_MAP = (
 _WRITE_MAP = "(map) => { window.nicePage.writeAddress(JSON.parse(map || '{}')); return []; }"
 
 
-def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
+def decode_tab(decoder: Decoder, tabs: list[str]) -> Callable[[], None]:
     """Put the tab's components and listeners into the page that is being built.
 
     Parameters
@@ -67,6 +67,11 @@ def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
     decoder : Decoder
     tabs : list of str
         Ids of all the page's tabs, which an address may name.
+
+    Returns
+    -------
+    callable
+        Begins to make, aside, what the first visitors may ask for.
     """
     opening = opening_view(decoder)
     ids = [candidate.id for candidate in decoder.gallery.candidates]
@@ -139,10 +144,10 @@ def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
         return float(measured.arrays["confidence"][at].mean() - hits.mean())
 
     @lru_cache(maxsize=128)  # of 0.1 MB
-    def eeg_of(of_subject: str, condition: int, looks: int) -> PlotData:
+    def eeg_of(of_subject: str, condition: int, looks: int) -> dict[str, str]:
         evoked = decoder.evoked(of_subject, condition, looks)
         figure = butterfly(evoked.volts, evoked.times, decoder.montage.names)
-        return PlotData(type="plotly", plot=json.dumps(figure, separators=(",", ":")))
+        return {"type": "plotly", "plot": json.dumps(figure, separators=(",", ":"))}
 
     def scalp_at(decoding: Decoding, milliseconds: float) -> str:
         times, part = decoding.evoked.times, decoding.part
@@ -159,6 +164,9 @@ def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
             f"{cards.explained('Scalp map', _HELP_MAP)}</div>{image}"
             f'<p class="caption">{says}</p></section>'
         )
+
+    # The map that follows asks for the same as the verdict.
+    decoded = lru_cache(maxsize=128)(partial(View.decoded_by, decoder=decoder))  # of 0.14 MB
 
     def view_of_decoding(decoding: Decoding) -> View:
         seen, repetitions = ids[decoding.condition], decoding.repetitions
@@ -195,7 +203,10 @@ def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
             if has_eeg:
                 ahead.looked_at(view)
             least, *moment = choices[len(controls) :]
-            return shown(view.decoded_by(decoder), least, *moment or [None])
+            least = least_of_address({"least": str(least)})
+            if has_volts:
+                moment = [moment_of_address({"moment": moment[0]}, evoked.times)]
+            return shown(decoded(view), least, *moment or [None])
         except InputError as error:
             # Bars of another view would be a lie; the trial's own EEG still is what it is.
             unchanged = [gr.skip()] * (len(panels) - 3)
@@ -206,14 +217,15 @@ def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
     def show_moment(*choices) -> str:
         *choices, milliseconds = choices
         try:
-            return scalp_at(view_of(decoder, *choices).decoded_by(decoder), milliseconds)
+            milliseconds = moment_of_address({"moment": milliseconds}, evoked.times)
+            return scalp_at(decoded(view_of(decoder, *choices)), milliseconds)
         except InputError:  # which the result says
             return gr.skip()
 
     @lru_cache(maxsize=256)  # of 0.02 MB
     def map_of(view: View, kind: str, target: str) -> tuple:
         try:
-            decoding = view.decoded_by(decoder)
+            decoding = decoded(view)
         except InputError:  # which the result says
             return *attribution.nothing(), gr.skip()
         try:
@@ -226,7 +238,7 @@ def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
     def show_map(*choices) -> tuple:
         *choices, kind, target = choices
         try:
-            return map_of(view_of(decoder, *choices), kind, target)
+            return map_of(view_of(decoder, *choices), str(kind), str(target))
         except InputError:  # which the result says
             return *attribution.nothing(), gr.skip()
 
@@ -272,7 +284,7 @@ def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
         if has_eeg:
             ahead.looked_at(view)
         how = (confidence, milliseconds) if has_volts else (confidence,)
-        decoding = view.decoded_by(decoder)
+        decoding = decoded(view)
         return *choices, *how, *shown(decoding, confidence, milliseconds, above)
 
     # ------------------------------------------------------------ listeners
@@ -284,7 +296,10 @@ def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
     if has_volts:
         panels += [plot, scalp]
     asked = [*controls, least, moment] if has_volts else [*controls, least]
-    private = {"api_visibility": "private", "show_progress": "hidden"}
+    # All that comes in is checked by `view_of` and the like, and all that goes out is ready:
+    # gradio's own look at each value would take a thread's turn for every one, most of an answer.
+    as_it_is = {"preprocess": False, "postprocess": False}
+    private = {"api_visibility": "private", "show_progress": "hidden", **as_it_is}
     # One after the other, and of changes that come too quickly the last: what stands on the screen
     # in the end is what the controls say, however quickly they are moved.
     last = private | {"trigger_mode": "always_last", "concurrency_limit": 1}
@@ -293,8 +308,8 @@ def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
     # shows all of it at once.
     by_button = [encoder, shuffle] if has_eeg else []
     asking = [control.input for control in (*controls, least) if control not in by_button]
-    decoded = gr.on([*asking, pressed.change], show, asked, panels, **in_order)
-    decoded.then(
+    verdict = gr.on([*asking, pressed.change], show, asked, panels, **in_order)
+    verdict.then(
         None, [*controls[:4], part_address, least], js=_write_address(decoder),
         api_visibility="private",
     )  # fmt: skip
@@ -305,7 +320,7 @@ def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
     if has_eeg:
         # The decoding is on the screen first; what carried it takes longer and follows.
         map_and_words = [*controls, *which_map], [carried, words, course, map_address]
-        decoded.then(show_map, *map_and_words, **later)
+        verdict.then(show_map, *map_and_words, **later)
         loaded.then(show_map, *map_and_words, **later)
         gr.on([kind.input, target.input], show_map, *map_and_words, **later)
         map_address.change(None, map_address, js=_WRITE_MAP, api_visibility="private")
@@ -324,6 +339,7 @@ def decode_tab(decoder: Decoder, tabs: list[str]) -> None:
     for button, by in ((previous, "-1"), (surprise, "null"), (following, "1")):
         there = f"(picture) => [window.nicePage.neighbour(picture, {by})]"
         choose(button.click, [picture], pressed, there)
+    return partial(ahead.looked_at, opening) if has_eeg else lambda: None
 
 
 def _who_and_what(decoder: Decoder, opening: View) -> list[gr.Dropdown]:

@@ -108,6 +108,7 @@ def butterfly(volts: np.ndarray, times: np.ndarray, names: list[str]) -> dict:
             "range": [-end, end],
             "domain": [0.38, 1],
             "nticks": 5,
+            "ticklabeloverflow": "allow",  # or the highest would miss its number
             "title": {"text": "EEG (µV)", "standoff": 2, "font": {"size": 11}},
         },
         "yaxis2": {

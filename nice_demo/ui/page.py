@@ -133,8 +133,18 @@ def page(
     Returns
     -------
     gradio.Blocks
-        To be given to `serve`.
+        To be given to `serve`. Its `make_ahead()` begins to make, aside, what the first visitors
+        may ask for.
     """
+
+    def forget(request: gr.Request) -> None:
+        # gradio would remember for an hour what stood on the screen. It makes the session anew for
+        # each function that hears of the closed page, so this is the only one that does.
+        blocks.state_holder.session_data.pop(request.session_hash, None)
+        for kept in brought:
+            kept.drop(request.session_hash)
+
+    brought = []
     uploads()  # gradio reads the name of their folder when components are made
     with gr.Blocks(title="NICE · decode a trial") as blocks:
         gr.HTML(_header(decoder), elem_id="header", **BARE)
@@ -144,14 +154,14 @@ def page(
             # Made at once: later, its controls would begin with values of their own, and win over
             # those of the address.
             with gr.Tab("Decode a trial", id="decode", render_children=True):
-                decode_tab(decoder, tab_ids(decoder))
+                blocks.make_ahead = decode_tab(decoder, tab_ids(decoder))
             if isinstance(decoder, BundleDecoder):  # others bring no analyses along
                 with gr.Tab("Evidence", id="evidence") as tab:
                     evidence_tab(decoder.bundle, tab)
                 with gr.Tab("Your EEG", id="your-eeg") as tab:
-                    recording_tab(decoder.bundle, tab)
+                    brought.append(recording_tab(decoder.bundle, tab))
             with gr.Tab("Your decoder", id="your-decoder") as tab:
-                latents_tab(decoder, beside, tab)
+                brought.append(latents_tab(decoder, beside, tab))
             if isinstance(decoder, BundleDecoder):
                 with gr.Tab("Pictures and words", id="words") as tab:
                     words_tab(decoder, tab)
@@ -161,6 +171,7 @@ def page(
             write = f"() => {{ window.nicePage.openedTab('{tab.id}'); return []; }}"
             tab.select(None, None, None, js=write, api_visibility="private")
         decoding_endpoints(decoder)
+        blocks.unload(forget)
         gr.HTML(_footer(decoder, name), elem_id="footer", **BARE)
     # What the server answers beside the page; gradio makes the server when the page is served.
     blocks.routes = [_health(decoder, name), *result_routes(decoder, name)]

@@ -60,7 +60,7 @@ _HELP_PICTURE = (
 )
 
 
-def latents_tab(decoder: Decoder, beside: Sequence[LatentsBundle], tab: gr.Tab) -> None:
+def latents_tab(decoder: Decoder, beside: Sequence[LatentsBundle], tab: gr.Tab) -> KeptLatents:
     """Put the tab's components and listeners into the page that is being built.
 
     Parameters
@@ -71,6 +71,11 @@ def latents_tab(decoder: Decoder, beside: Sequence[LatentsBundle], tab: gr.Tab) 
         Offered as well.
     tab : gradio.Tab
         Around it; its opening shows the first.
+
+    Returns
+    -------
+    KeptLatents
+        Visitors' files.
     """
     blocks, kept, lock = gr.context.Context.root_block, KeptLatents(), Lock()
     listed = ready(decoder, beside)
@@ -262,6 +267,8 @@ def latents_tab(decoder: Decoder, beside: Sequence[LatentsBundle], tab: gr.Tab) 
         except InputError as error:
             told = {**emptied, token: session, **refused(error)}
         kept.put(session, mine)
+        if session not in blocks.state_holder:  # the page was closed in the meantime
+            kept.drop(session)
         return {**told, was_read: latents_cards.read(_parts(mine))}
 
     def _fitted(mine: Mine) -> dict:
@@ -282,9 +289,6 @@ def latents_tab(decoder: Decoder, beside: Sequence[LatentsBundle], tab: gr.Tab) 
             return _fitted(mine)
         except InputError as error:
             return refused(error)
-
-    def forget(request: gr.Request) -> None:
-        kept.drop(request.session_hash)
 
     # ------------------------------------------------------------ listeners
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
@@ -327,9 +331,9 @@ def latents_tab(decoder: Decoder, beside: Sequence[LatentsBundle], tab: gr.Tab) 
             concurrency_id="latents-files", concurrency_limit=1,
         )  # fmt: skip
     protocol.input(change_protocol, [source, protocol], whole, **last)
-    blocks.unload(forget)
     public(evaluate_latents)
     public(compare_latents)
+    return kept
 
 
 def ready(decoder: Decoder, beside: Sequence[LatentsBundle]) -> list[tuple[str, str]]:

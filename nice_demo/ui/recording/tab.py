@@ -95,7 +95,7 @@ _READ = (
 _TOO_FEW = f"Nothing is decoded: fewer than {LEAST_CHANNELS} of the cap's electrodes are there."
 
 
-def recording_tab(bundle: Bundle, tab: gr.Tab) -> None:
+def recording_tab(bundle: Bundle, tab: gr.Tab) -> Kept:
     """Put the tab's components and listeners into the page that is being built.
 
     Parameters
@@ -103,6 +103,11 @@ def recording_tab(bundle: Bundle, tab: gr.Tab) -> None:
     bundle : Bundle
     tab : gradio.Tab
         Around it.
+
+    Returns
+    -------
+    Kept
+        Visitors' recordings.
     """
     blocks, kept, decoder = gr.context.Context.root_block, Kept(), BundleDecoder(bundle)
     montage = bundle.montage
@@ -176,11 +181,6 @@ def recording_tab(bundle: Bundle, tab: gr.Tab) -> None:
         kept.put(session, own, before)
         if session not in blocks.state_holder:  # the page was closed in the meantime
             kept.drop(session)
-
-    def forget(request: gr.Request) -> None:
-        # gradio itself would remember for an hour what stood on the screen.
-        blocks.state_holder.session_data.pop(request.session_hash, None)
-        kept.drop(request.session_hash)
 
     def show_recording(own: Own, session: str, whose: str) -> dict:
         recording = own.recording
@@ -343,7 +343,6 @@ def recording_tab(bundle: Bundle, tab: gr.Tab) -> None:
     last |= {"concurrency_id": "own-view", "concurrency_limit": 1}
     average.input(show_average, [average, moment], [plot, scalp], **last)
     moment.input(show_moment, [average, moment], scalp, **last)
-    blocks.unload(forget)
 
     def decode_recording(
         files: list[gr.FileData],
@@ -396,6 +395,7 @@ def recording_tab(bundle: Bundle, tab: gr.Tab) -> None:
         return decode(Own(recording), subject, encoder, chosen, lambda share, words: None)[2]
 
     public(decode_recording, concurrency_id="recording", concurrency_limit=1)
+    return kept
 
 
 # ---------------------------------------------------------------- controls

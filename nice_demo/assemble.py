@@ -2,11 +2,12 @@
 
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib import import_module
-from itertools import combinations, islice
+from itertools import chain, combinations, islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from nice_demo.retrieval import similarity
 from nice_demo.settings import Settings, held_out
 from nice_demo.training_data import other_subjects
 
+Said = TypeVar("Said")
 SPLITS = 3  # halvings of the training trials; four can be halved in so many ways
 _OWN = {"encoders", "trials", "truth", "analyses"}  # folders of a bundle
 _SAID_ELSEWHERE = {"subject", "channels", "sfreq", "tmin", "test_repetitions"}
@@ -202,7 +204,51 @@ def _calibrate(
 # ---------------------------------------------------------------- the bundle
 
 
-def assemble(data: DataSet, runs: list[dict], trained_on: str, work: Path, out: Path) -> None:
+def _at_once(jobs: int, task: Callable[..., Said], calls: list[tuple]) -> Iterator[Said]:
+    """Yield what a task returns of each call, in order; of several jobs, each has its process."""
+    if jobs == 1:
+        return (task(*call) for call in calls)
+    from joblib import Parallel, delayed  # which needn't be there where a GPU trains
+
+    return Parallel(jobs, return_as="generator")(delayed(task)(*call) for call in calls)
+
+
+def _ship(
+    data: DataSet,
+    trained_on: str,
+    runs: list[dict],
+    work: Path,
+    folder: Path,
+    repetitions: list[int],
+) -> dict[str, dict]:
+    """Copy a subject's encoders into the bundle; return what the manifest says of each."""
+    said = {}
+    for run in runs:
+        name = f"sub-{int(run['subject']):02d}_{run['encoder']}"
+        path = folder / f"encoders/{name}.safetensors"
+        shutil.copyfile(work / f"{name}_seed-{run['seed']}.safetensors", path)
+        said[run["encoder"]] = {
+            "file": f"encoders/{name}.safetensors",
+            "seed": run["seed"],
+            "settings": run["settings"],
+            "best_epoch": run["best_epoch"],
+            **_calibrate(data, trained_on, run, path, repetitions),
+        }
+    return said
+
+
+def _measure(folder: Path, subject: str) -> list[dict]:
+    """Return the metrics of a subject's encoders as the manifest holds them."""
+    return [
+        {"subject": subject, "encoder": encoder, "metrics": found.to_json()}
+        for encoder, by_repetitions in Bundle(folder).measure(subject).items()
+        for found in by_repetitions
+    ]
+
+
+def assemble(
+    data: DataSet, runs: list[dict], trained_on: str, work: Path, out: Path, jobs: int = 1
+) -> None:
     """Put a bundle together and move it to its place in one step.
 
     Parameters
@@ -216,6 +262,8 @@ def assemble(data: DataSet, runs: list[dict], trained_on: str, work: Path, out: 
         Folder of the runs' files.
     out : Path
         The bundle's folder; one that is there already is replaced.
+    jobs : int
+        Subjects at once, each in a process of its own.
     """
     seed = runs[0]["seed"]
     subjects = list(dict.fromkeys(run["subject"] for run in runs))
@@ -236,20 +284,15 @@ def assemble(data: DataSet, runs: list[dict], trained_on: str, work: Path, out: 
         shutil.copyfile(data.folder / "montage.safetensors", folder / "montage.safetensors")
         for name in ("encoders", "trials", "truth"):
             (folder / name).mkdir()
-        encoders: dict[str, dict] = {subject: {} for subject in subjects}
-        shipping = [run for run in runs if run["seed"] == seed]
-        shipping.sort(key=lambda run: subjects.index(run["subject"]))  # keeps the encoders' order
-        for run in tqdm(shipping, "calibrating", unit="encoder"):
-            subject, name = run["subject"], f"sub-{int(run['subject']):02d}_{run['encoder']}"
-            path = folder / f"encoders/{name}.safetensors"
-            shutil.copyfile(work / f"{name}_seed-{seed}.safetensors", path)
-            encoders[subject][run["encoder"]] = {
-                "file": f"encoders/{name}.safetensors",
-                "seed": seed,
-                "settings": run["settings"],
-                "best_epoch": run["best_epoch"],
-                **_calibrate(data, trained_on, run, path, first.test_repetitions),
-            }
+        of_subject = [
+            [run for run in runs if (run["subject"], run["seed"]) == (subject, seed)]
+            for subject in subjects
+        ]
+        shipping = _at_once(jobs, _ship, [
+            (data, trained_on, own, work, folder, first.test_repetitions) for own in of_subject
+        ])  # fmt: skip
+        calibrating = tqdm(shipping, "calibrating", len(subjects), unit="subject")
+        encoders = dict(zip(subjects, calibrating, strict=True))
         _held_out_trials.cache_clear()
         for subject, eeg in sets.items():
             trials = folder / f"trials/sub-{int(subject):02d}.safetensors"
@@ -293,11 +336,7 @@ def assemble(data: DataSet, runs: list[dict], trained_on: str, work: Path, out: 
             "metrics": [],
         }
         write_manifest(folder, manifest)
-        bundle = Bundle(folder)
-        manifest["metrics"] = [
-            {"subject": subject, "encoder": encoder, "metrics": found.to_json()}
-            for subject in tqdm(subjects, "measuring the bundle", unit="subject")
-            for encoder, by_repetitions in bundle.measure(subject).items()
-            for found in by_repetitions
-        ]
+        measured = _at_once(jobs, _measure, [(folder, subject) for subject in subjects])
+        measuring = tqdm(measured, "measuring the bundle", len(subjects), unit="subject")
+        manifest["metrics"] = list(chain.from_iterable(measuring))
         write_manifest(folder, manifest)

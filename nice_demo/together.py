@@ -3,8 +3,8 @@
 Runs (subjects × seeds) of one encoder, the same settings and equally many trials flow in; each
 comes out as `nice_demo.training.train_encoder` would have trained it alone. Their weights lie one
 behind the other in tensors with a dimension more, (runs, …); `torch.func.vmap` computes all runs'
-embeddings and losses side by side, and one Adam, which treats each number by itself, takes all
-their steps. A run sees nothing of the others.
+embeddings and losses side by side, and one optimizer takes all their steps: Adam treats each number
+by itself, Muon each run's convolution. A run sees nothing of the others.
 
 Everything of a run follows from its seed as in `train_encoder`: first weights, held-out concepts,
 the order of its trials. Without dropout the result is the same to rounding (the tests hold it to
@@ -12,8 +12,9 @@ the order of its trials. Without dropout the result is the same to rounding (the
 on which runs are trained with it.
 
 On a GPU all trials lie in its memory in half precision, and the program doesn't wait for the GPU
-but once an epoch. Convolutions and matrix products go in bfloat16 (autocast); the statistics of
-batch normalisation, the loss, weights and Adam stay in single precision, and so does validation.
+but once an epoch (with Muon, whose eigenvectors are checked, at every step). Convolutions and
+matrix products go in bfloat16 (autocast); the statistics of batch normalisation, the loss, weights
+and Adam stay in single precision, and so does validation.
 """
 
 import copy
@@ -36,6 +37,7 @@ from nice_demo.eegset import TrainingSet
 from nice_demo.encoders import build
 from nice_demo.encoders.blocks import KERNEL, STRIDE
 from nice_demo.errors import InputError
+from nice_demo.optimizer import make_optimizer
 from nice_demo.settings import Settings
 from nice_demo.training import Run, begin, learning_rate, split_rows
 from nice_demo.training_data import Trained, TrainingData
@@ -275,7 +277,7 @@ class Stack:
     Attributes
     ----------
     weights, buffers : dict of Tensor of shape (runs, …)
-        Of the encoders; `weights` are leaves that Adam trains in place.
+        Of the encoders; `weights` are leaves that are trained in place.
     best : dict of Tensor of shape (runs, …)
         Weights and buffers after each run's best epoch so far.
     """
@@ -319,7 +321,7 @@ class Stack:
         trained = [*self.weights.values(), *self.loss_weights.values()]
         self.trained = [weight for weight in trained if weight.requires_grad]
         # Fused: one pass over all weights, and no number is read on the way.
-        self.optimizer = torch.optim.Adam(self.trained, settings.lr, settings.betas, fused=True)
+        self.optimizer = make_optimizer(settings, self.trained, stacked=True, fused=True)
         if started:
             self._resume_adam()
 
@@ -338,9 +340,8 @@ class Stack:
         states = [member.course.optimizer.state_dict()["state"] for member in self.members]
         state = {
             number: {
-                "step": first["step"],
-                "exp_avg": torch.stack([state[number]["exp_avg"] for state in states]),
-                "exp_avg_sq": torch.stack([state[number]["exp_avg_sq"] for state in states]),
+                key: value if key == "step" else torch.stack([s[number][key] for s in states])
+                for key, value in first.items()
             }
             for number, first in states[0].items()
         }
@@ -419,7 +420,7 @@ class Stack:
             self.best[key][which] = value.detach()[which]
 
     def leave(self) -> None:
-        """Bring every run's weights and Adam's state back to where they came from."""
+        """Bring every run's weights and the optimizer's state back to where they came from."""
         adam = self.optimizer.state_dict()["state"]
         states = {"encoder": self.weights | self.buffers, "loss": self.loss_weights}
         states = {
@@ -439,9 +440,7 @@ class Stack:
             course.best = {key: value[run].clone() for key, value in best.items()}
             own = {
                 number: {
-                    "step": state["step"],
-                    "exp_avg": state["exp_avg"][run],
-                    "exp_avg_sq": state["exp_avg_sq"][run],
+                    key: value if key == "step" else value[run] for key, value in state.items()
                 }
                 for number, state in adam.items()
             }

@@ -11,7 +11,8 @@ With --data, the defaults are the paper's settings (Song et al., ICLR 2024): Ada
 (0.5, 0.999), batch 1000, 200 epochs, logit scale 1/0.07, checkpoint of least validation loss.
 Unlike the paper, validation holds out whole *concepts* of the training pictures, so that selection
 measures what the test measures. Without --data, the phantom is prepared in data/phantom and
-trained in fewer epochs, with smaller batches and larger steps (`PHANTOM`).
+trained in few epochs: smaller batches and larger steps, Muon for the convolutions and weights that
+decay (`PHANTOM` and `PHANTOM_EPOCHS` in `nice_demo.settings`).
 
 With --leave-one-subject-out, each subject's encoder is trained on the pooled training trials of all
 others, validated on their held-out concepts and tested on that subject. The test pictures are the
@@ -55,7 +56,7 @@ from nice_demo.errors import InputError
 from nice_demo.files import complete_file, read_json, sha256, write_json
 from nice_demo.prepare import numbers, prepare_phantom
 from nice_demo.retrieval import PROTOCOLS, metrics, similarity
-from nice_demo.settings import PAPER, PHANTOM, Settings
+from nice_demo.settings import PAPER, PHANTOM, PHANTOM_EPOCHS, Settings
 from nice_demo.together import Task, train_together
 from nice_demo.training import Run, fit_ridge, train_encoder
 from nice_demo.training_data import Trained, check_pool, fingerprint, other_subjects
@@ -295,13 +296,20 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("epochs", "batch"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--lr", type=float)
+    parser.add_argument("--weight-decay", type=float)
+    parser.add_argument("--muon", action=argparse.BooleanOptionalAction)
     parser.add_argument("--schedule", choices=["constant", "one-cycle"])
     parser.add_argument("--validation", choices=["concepts", "conditions"])
     parser.add_argument("--dropout", type=float)
     parser.add_argument("--learnable-scale", action="store_true", default=None)
     parser.add_argument("--single-trials", action="store_true", default=None)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once on a CPU, a core each")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        help="runs at once on a CPU, a core each; at the end, subjects",
+    )
     parser.add_argument(
         "--together",
         type=int,
@@ -357,7 +365,7 @@ def main(argv: list[str] | None = None) -> int:
     if not work.exists():
         raise InputError(f"{work} isn't on all machines; give an --out that they share.")
     tasks = [
-        (subject, replace(settings, encoder=encoder), seed)
+        (subject, _of_encoder(encoder, settings, options), seed)
         for seed in options.seeds
         for encoder in options.encoder or (["nice"] if options.data else TRAINED)
         for subject in subjects
@@ -367,7 +375,7 @@ def main(argv: list[str] | None = None) -> int:
     _train_all(data, trained_on, tasks, device, work, options.jobs, options.together)
     ranks.wait_for_all("trained")
     if ranks.is_first():
-        _finish(data, tasks, trained_on, work, out)
+        _finish(data, tasks, trained_on, work, out, options.jobs)
     ranks.wait_for_all("finished")
     return 0
 
@@ -388,6 +396,8 @@ def _settings(options: argparse.Namespace) -> Settings:
     settings = replace(PAPER if options.data else PHANTOM, **given)
     if settings.epochs < 1 or settings.batch < 2 or not 0 < settings.lr < math.inf:
         raise InputError("Training needs --epochs of at least 1, --batch of 2, and --lr above 0.")
+    if not 0 <= settings.lr * settings.weight_decay < 1:
+        raise InputError("--weight-decay times --lr must be below 1, and not less than 0.")
     if not 0 <= settings.dropout < 1:
         raise InputError("--dropout is a probability: give a number from 0 to below 1.")
     if options.jobs < 1:
@@ -399,6 +409,14 @@ def _settings(options: argparse.Namespace) -> Settings:
     if options.jobs > 1 and (options.together or 1) > 1:
         raise InputError("--jobs and --together are two ways to train several runs; give one.")
     return settings
+
+
+def _of_encoder(encoder: str, settings: Settings, options: argparse.Namespace) -> Settings:
+    """Return an encoder's own settings: its epochs too, where they weren't given."""
+    settings = replace(settings, encoder=encoder)
+    if options.data or options.epochs:
+        return settings
+    return replace(settings, epochs=PHANTOM_EPOCHS.get(encoder, settings.epochs))
 
 
 def _check_subjects(data: DataSet, subjects: list[int]) -> None:
@@ -472,13 +490,14 @@ def _finish(
     trained_on: str,
     work: Path,
     out: Path,
+    jobs: int,
 ) -> None:
     """Make the bundle of all runs, and say how well they decode."""
     runs = [
         json.loads((work / f"sub-{s:02d}_{settings.encoder}_seed-{seed}.json").read_text())
         for s, settings, seed in tasks
     ]
-    assemble(data, runs, trained_on, work, out)
+    assemble(data, runs, trained_on, work, out, jobs)
     shutil.rmtree(work)
     print(_summary(runs, trained_on, out))
 

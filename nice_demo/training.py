@@ -18,6 +18,7 @@ from nice_demo.contrastive import ContrastiveLoss
 from nice_demo.encoders import build, embed, encoder_name
 from nice_demo.encoders.ridge import RidgeFit
 from nice_demo.errors import InputError
+from nice_demo.optimizer import make_optimizer
 from nice_demo.ranks import (
     gather_rows,
     is_first,
@@ -166,7 +167,7 @@ def begin(
     encoder = build(settings.encoder, **sizes, dropout=settings.dropout).to(device)
     loss_of = ContrastiveLoss(settings.learnable_scale).to(device)
     trained = [p for p in [*encoder.parameters(), *loss_of.parameters()] if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, settings.lr, settings.betas)
+    optimizer = make_optimizer(settings, trained)
     identity = {**asdict(settings), "seed": seed, "data": fingerprint(eeg)}
     return Course(encoder, loss_of, optimizer, checkpoint, identity)
 

@@ -37,8 +37,8 @@ ENCODERS = ("nice", "nice-sa", "nice-ga")
 
 # 90 rows: two batches of 40, which 3 does not divide, and one of 10.
 SETTINGS = Settings(epochs=3, batch=40, lr=1e-3, dropout=0, learnable_scale=True)
-# Two rows remain, fewer than processes.
-REST = replace(SETTINGS, batch=44, epochs=2)
+# Two rows remain, fewer than processes; and with the other optimizer.
+REST = replace(SETTINGS, batch=44, epochs=2, muon=True, weight_decay=1.0)
 TRAINED = ["--epochs", "2", "--batch", "32", "--lr", "1e-3"]  # as `stored_bundle`
 QUICK = ["--epochs", "3", "--batch", "20", "--lr", "1e-3", "--dropout", "0"]
 

@@ -24,6 +24,8 @@ from nice_demo.training import train_encoder
 CPU = torch.device("cpu")
 RUNS = [(1, 1), (2, 1), (1, 2)]  # subject, seed
 SETTINGS = Settings(epochs=4, batch=20, lr=1e-3, schedule="one-cycle", learnable_scale=True)
+MUON = replace(SETTINGS, muon=True, weight_decay=1.0)
+OPTIMIZERS = pytest.mark.parametrize("settings", [SETTINGS, MUON], ids=["adam", "muon"])
 ENCODERS = pytest.mark.parametrize("encoder", ["nice", "nice-sa", "nice-ga"])
 
 
@@ -101,8 +103,9 @@ def data(stored_data):
 
 
 @ENCODERS
-def test_each_comes_out_as_alone(data, encoder, double, no_dropout):
-    settings = replace(SETTINGS, encoder=encoder)
+@OPTIMIZERS
+def test_each_comes_out_as_alone(data, settings, encoder, double, no_dropout):
+    settings = replace(settings, encoder=encoder)
     for run, (subject, seed) in zip(all_together(data, settings), RUNS, strict=True):
         assert len(run.history) == 4
         assert_same(run, alone(data, settings, subject, seed), 1e-8)
@@ -182,34 +185,37 @@ def stopped(monkeypatch):
     return stop
 
 
-def test_resumed_is_the_same_run(data, tmp_path, stopped):
+@OPTIMIZERS
+def test_resumed_is_the_same_run(data, tmp_path, stopped, settings):
     """With dropout, bit by bit."""
-    whole = all_together(data, SETTINGS)
+    whole = all_together(data, settings)
     go_on = stopped(3)
     with pytest.raises(Darkness):
-        all_together(data, SETTINGS, tmp_path, every=0)
+        all_together(data, settings, tmp_path, every=0)
     assert len(os.listdir(tmp_path)) == 3
     go_on()
-    refuses(lambda: all_together(data, replace(SETTINGS, lr=2e-3), tmp_path), "--restart")
-    for run, other in zip(all_together(data, SETTINGS, tmp_path), whole, strict=True):
+    for other in (replace(settings, lr=2e-3), replace(settings, muon=not settings.muon)):
+        refuses(lambda other=other: all_together(data, other, tmp_path), "--restart")
+    for run, other in zip(all_together(data, settings, tmp_path), whole, strict=True):
         assert_same(run, other, 0)
     # Runs that are over come out again.
-    all_together(data, SETTINGS, tmp_path, every=0)
-    for run, other in zip(all_together(data, SETTINGS, tmp_path), whole, strict=True):
+    all_together(data, settings, tmp_path, every=0)
+    for run, other in zip(all_together(data, settings, tmp_path), whole, strict=True):
         assert_same(run, other, 0)
 
 
+@OPTIMIZERS
 def test_alone_and_together_go_on_from_each_other(
-    data, tmp_path, monkeypatch, stopped, double, no_dropout
+    data, tmp_path, monkeypatch, stopped, double, no_dropout, settings
 ):
     go_on = stopped(3)
     with pytest.raises(Darkness):
-        all_together(data, SETTINGS, tmp_path, every=0)
+        all_together(data, settings, tmp_path, every=0)
     go_on()
-    wanted = [alone(data, SETTINGS, *run) for run in RUNS]
-    assert_same(alone(data, SETTINGS, 1, 1, None, tmp_path / "1-1.checkpoint"), wanted[0], 1e-8)
+    wanted = [alone(data, settings, *run) for run in RUNS]
+    assert_same(alone(data, settings, 1, 1, None, tmp_path / "1-1.checkpoint"), wanted[0], 1e-8)
     # That run is over now, the others aren't: as after a crash between two checkpoints.
-    for run, other in zip(all_together(data, SETTINGS, tmp_path), wanted, strict=True):
+    for run, other in zip(all_together(data, settings, tmp_path), wanted, strict=True):
         assert_same(run, other, 1e-8)
 
 
@@ -263,7 +269,7 @@ def test_a_step_waits_for_nothing(data, encoder, mixed):
     stack.step(places, 1e-3)  # Adam makes its state
     with Operations() as done:
         stack.step(places, 1e-3)
-    assert done.names["_fused_adam_"] == 1
+    assert done.names["_fused_adamw_"] == 3  # of vectors, matrices and convolutions
     assert done.names["index"] >= 3  # of trials, conditions, pictures
     waits = {
         "_local_scalar_dense", "item", "equal", "is_nonzero", "nonzero", "masked_select",

@@ -82,7 +82,24 @@ def test_paper_settings():
     assert (PAPER.epochs, PAPER.batch, PAPER.lr, PAPER.betas) == (200, 1000, 2e-4, (0.5, 0.999))
     assert (PAPER.dropout, PAPER.learnable_scale, PAPER.schedule) == (0.5, False, "constant")
     assert (PAPER.validation, PAPER.validation_conditions) == ("concepts", 740)
+    assert (PAPER.muon, PAPER.weight_decay) == (False, 0)
     assert PHANTOM.validation == "concepts"
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs"),
+    [
+        ([], {"nice": 5, "nice-sa": 4, "nice-ga": 4}),
+        (["--epochs", "3"], {"nice": 3, "nice-sa": 3, "nice-ga": 3}),
+        (["--data", "x"], {"nice": 200, "nice-sa": 200, "nice-ga": 200}),
+    ],
+)
+def test_epochs_of_each_encoder(given, epochs):
+    options = train._parser().parse_args(given)
+    settings = train._settings(options)
+    found = {name: train._of_encoder(name, settings, options) for name in epochs}
+    assert {name: own.epochs for name, own in found.items()} == epochs
+    assert {own.encoder for own in found.values()} == set(epochs)
 
 
 CONCEPTS = [f"c{i % 37}" for i in range(400)]
@@ -205,6 +222,13 @@ def test_same_seed_same_bundle(stored_data, trained, tmp_path):
     assert run(stored_data, tmp_path / "other", "--epochs", 40, "--seeds", 2) == 0
     name = "encoders/sub-01_nice.safetensors"
     assert content(tmp_path / "other")[name] != content(trained)[name]
+
+
+def test_several_at_once_make_the_same_bundle(stored_data, trained, tmp_path, monkeypatch):
+    # Each process counts in the same order only with as many threads.
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    assert run(stored_data, tmp_path / "out", "--epochs", 40, "--jobs", 2) == 0
+    assert content(tmp_path / "out") == content(trained)
 
 
 def test_killed_and_resumed(stored_data, trained, tmp_path, capsys):
@@ -611,6 +635,9 @@ def test_other_rate_or_channels(damaged, tmp_path, capsys):
         (["--batch", 1], "--batch"),
         (["--lr", 0], "--lr"),
         (["--lr", "nan"], "--lr"),
+        (["--weight-decay", -1], "--weight-decay"),
+        (["--weight-decay", 1e9], "--weight-decay"),
+        (["--weight-decay", "nan"], "--weight-decay"),
         (["--dropout", 1], "--dropout"),
         (["--dropout", -0.1], "--dropout"),
         (["--device", "quantum"], "quantum"),

@@ -49,7 +49,7 @@ from nice_demo.gallery import Candidate, Gallery
 from nice_demo.montage import Montage
 from nice_demo.preparation import shrunk_covariance, whitening_matrix
 from nice_demo.retrieval import similarity
-from nice_demo.settings import Settings
+from nice_demo.settings import PHANTOM, Settings
 from nice_demo.training import train_encoder
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "muse_n170" / "epochs.npz"
@@ -277,7 +277,9 @@ def _area(ranks_of_faces: np.ndarray, houses: int) -> np.ndarray:
     return (ranks_of_faces.sum(-1) - faces * (faces + 1) / 2) / (faces * houses)
 
 
-def cross_validate(epochs: Epochs, subject: str, runs: list[int], montage: Montage) -> dict:
+def cross_validate(
+    epochs: Epochs, subject: str, runs: list[int], montage: Montage, recipe: Settings = RECIPE
+) -> dict:
     """Hold out each run of a subject once; return the `Area` of either method by name."""
     scores = {"NICE": np.zeros(len(epochs.run)), "LDA": np.zeros(len(epochs.run))}
     mine = epochs.subject == subject
@@ -286,7 +288,7 @@ def cross_validate(epochs: Epochs, subject: str, runs: list[int], montage: Monta
         scores["LDA"][test] = lda_scores(epochs, mine & ~test, test)
         with tempfile.TemporaryDirectory() as folder:
             write_data_folder(Path(folder), epochs, run, montage)
-            scores["NICE"][test] = nice_scores(DataSet.open(folder))
+            scores["NICE"][test] = nice_scores(DataSet.open(folder), recipe)
     return {
         name: Area.measure(s[mine], epochs.face[mine], epochs.run[mine])
         for name, s in scores.items()
@@ -310,12 +312,21 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, default=DATA, help="epochs.npz")
+    parser.add_argument(
+        "--muon", action="store_true", help="train by Muon and weight decay, as the phantoms are"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(argv)
     epochs = Epochs.open(options.data)
     montage = Montage.standard(epochs.channels)
     started = time.perf_counter()
-    table = {s: cross_validate(epochs, s, runs, montage) for s, runs in epochs.folds().items()}
+    recipe = RECIPE
+    if options.muon:
+        recipe = replace(RECIPE, muon=True, weight_decay=PHANTOM.weight_decay)
+    table = {
+        subject: cross_validate(epochs, subject, runs, montage, recipe)
+        for subject, runs in epochs.folds().items()
+    }
     print(
         "Faces against houses, single trials, four channels, leave one run out.\n"
         "AUC [95 % interval], chance 0.50, p one-sided by permutation within runs\n\n"

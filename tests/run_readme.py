@@ -9,7 +9,7 @@ and so on are copied from the real data in ../shared/data, and the recordings th
 Hub are left to `test_rehearsal.py`, which runs them over small fakes, and those of `ELSEWHERE` to
 other tests. Takes an hour or more, most of it the training of ten subjects. `--skip` leaves out
 the commands in which a regular expression is found: that training, for example, with
-'nice_demo.train$'.
+'nice_demo.train --jobs 2$'.
 """
 
 import argparse

@@ -449,6 +449,7 @@ def test_file_by_keyboard(visit, address, edf, scratch):
     if page.locator("#own-by-hand textarea").is_hidden():
         page.keyboard.press("Enter")
     tab_to(page, "#own-by-hand")
+    wait(page.locator("#own-by-hand textarea")).to_have_value("EEG 61 =")
     page.keyboard.press("Control+A")
     page.keyboard.type("EEG 61 = Oz")
     tab_to(page, "#own-events")

@@ -402,18 +402,21 @@ def recording_tab(bundle: Bundle, tab: gr.Tab) -> Kept:
 
 
 def _how(montage: Montage) -> list[gr.components.Component]:
-    """Make the controls of the preparation, in the order of `chosen_steps`."""
+    """Make the controls of the preparation, in the order of `chosen_steps`.
+
+    They are empty until a recording tells what suits it. gradio makes what is folded away when it
+    is opened first, and gives it its values a moment later: a wrong value must not be seen before.
+    """
     small = {"min_width": 0}
     with gr.Row(elem_classes="own-numbers"):
         reference = gr.Dropdown(
-            references(montage), value=AS_RECORDED, label="Reference", elem_id="own-reference",
-            **small,
+            references(montage), value=None, label="Reference", elem_id="own-reference", **small
         )  # fmt: skip
-        low = gr.Number(0.1, label="Filter from (Hz)", minimum=0, elem_id="own-low", **small)
-        high = gr.Number(100, label="Filter to (Hz)", minimum=0, elem_id="own-high", **small)
+        low = gr.Number(None, label="Filter from (Hz)", minimum=0, elem_id="own-low", **small)
+        high = gr.Number(None, label="Filter to (Hz)", minimum=0, elem_id="own-high", **small)
         mains = [("no", 0), ("50 Hz", 50), ("60 Hz", 60)]
         notch = gr.Dropdown(
-            mains, value=0, label="Remove mains", filterable=False, elem_id="own-notch", **small
+            mains, value=None, label="Remove mains", filterable=False, elem_id="own-notch", **small
         )
         reject = gr.Number(
             None, label="Drop epochs above (µV)", minimum=0, elem_id="own-reject", **small

@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from fake_decoder import NASTY, FakeDecoder, served
+from gradio.routes import App
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -28,6 +29,7 @@ from nice_demo.ui import cards
 from nice_demo.ui.attribution import COSINE, Attributions, over_electrodes, over_time
 from nice_demo.ui.figures import butterfly
 from nice_demo.ui.headmap import COLOURS, colour_range, colours_of, headmap, round_up
+from nice_demo.ui.page import page, serve
 from nice_demo.ui.view import find_picture, opening_view, view_of, view_of_address
 
 
@@ -446,6 +448,34 @@ def test_app_ends_with_one_sentence(tmp_path, monkeypatch, capsys, flags, senten
     said = capsys.readouterr()
     assert sentence in said.err and said.err.count("\n") == 1 and not said.out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("first", "compares"), [("", True), ("nice_demo.ui, ", False)])
+def test_gradio_is_imported_without_comparing_its_stubs(first, compares):
+    """Should gradio alone compare none either, `nice_demo.ui._without_stubs` can go."""
+    check = (
+        "import ast, inspect;"
+        "getfile, parse, parsed = inspect.getfile, ast.parse, [];"
+        "ast.parse = lambda *given, **named: parsed.append(1) or parse(*given, **named);"
+        f"import {first}gradio as gr;"
+        "assert inspect.getfile is getfile and gr.Button('x').click;"
+        f"assert (len(parsed) > 100) == {compares}, len(parsed)"
+    )
+    root = Path(app.__file__).parent
+    subprocess.run([sys.executable, "-c", check], cwd=root, check=True, timeout=60)
+
+
+def test_no_server_is_made_before_the_page_is_served(monkeypatch):
+    create, made = App.create_app, []
+    counting = staticmethod(lambda *given, **named: made.append(1) or create(*given, **named))
+    monkeypatch.setattr(App, "create_app", counting)
+    # A busy machine: gradio's own look at the page takes too long.
+    monkeypatch.setattr("gradio.networking.url_ok", lambda address: False)
+    blocks = page(FakeDecoder(), "a test")
+    assert not made
+    serve(blocks, "127.0.0.1")
+    blocks.close()
+    assert made == [1]
 
 
 def test_app_starts_without_transformers_or_mne_and_without_telling_anyone():

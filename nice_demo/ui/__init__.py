@@ -1,7 +1,10 @@
 """The page. Importing it switches off what gradio would send home, and what it would count."""
 
+import inspect
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 # Both are read when gradio is imported, and exactly "False" is what gradio looks for.
@@ -16,3 +19,28 @@ if find_spec("bokeh") is None:
 # gradio imports mcp for whoever may want it, which takes long; `tools` lets it do so where it is
 # wanted.
 sys.modules.setdefault("mcp", None)
+
+
+@contextmanager
+def _without_stubs() -> Iterator[None]:
+    """Keep gradio from comparing its components with their stubs: a third of its import.
+
+    For each component it parses source and stub, and writes the stub anew where they differ; which
+    it doesn't for a class that comes from no file.
+    """
+    getfile = inspect.getfile
+
+    def of_no_file(thing: object) -> str:
+        if isinstance(thing, type) and thing.__module__.startswith("gradio."):
+            raise OSError
+        return getfile(thing)
+
+    inspect.getfile = of_no_file
+    try:
+        yield
+    finally:
+        inspect.getfile = getfile
+
+
+with _without_stubs():
+    import gradio  # noqa: F401

@@ -1,10 +1,12 @@
 """The page as a whole: header, tabs, footer, and how it is served."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 
 import gradio as gr
+from gradio.routes import App
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -114,6 +116,17 @@ def _health(decoder: Decoder, name: str) -> Route:
     return Route("/health", health)
 
 
+@contextmanager
+def _no_server_yet() -> Iterator[None]:
+    """Build without servers: gradio would make three, and another when the page is served."""
+    create, App.create_app = App.create_app, staticmethod(lambda *given, **named: None)
+    try:
+        yield
+    finally:
+        App.create_app = staticmethod(create)
+
+
+@_no_server_yet()
 def page(
     decoder: Decoder, name: str, notice: str = "", beside: Sequence[LatentsBundle] = ()
 ) -> gr.Blocks:
@@ -269,6 +282,8 @@ def serve(
         footer_links=["api"],  # hidden; the API button of our footer presses it
         max_file_size=UPLOAD,
         mcp_server=mcp,
+        # Having reached its own page, gradio would try again, and give up where that takes 3 s.
+        _frontend=False,
         app_kwargs={
             "exception_handlers": {503: refused},
             "middleware": [Middleware(Log), *middleware] if log else middleware,

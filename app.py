@@ -1,6 +1,7 @@
 """The page: ``python app.py`` opens weights/phantom; see ``python app.py --help``."""
 
 import argparse
+import gc
 import os
 import re
 import signal
@@ -10,6 +11,9 @@ from pathlib import Path
 # Several visitors at once share the cores better than several threads of one answer would: where
 # all cores are busy, threads that wait for each other take ten times as long. Read at import.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# To look for garbage among all that imports make takes a quarter of the start, and finds little.
+if __name__ == "__main__":
+    gc.disable()
 
 from nice_demo.bundle import LatentsBundle
 from nice_demo.decode import Decoder, LatentsDecoder, open_decoder
@@ -75,6 +79,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f"Its tools: {address}gradio_api/mcp", flush=True)
     import scipy.stats  # noqa: F401  (the first map needs it; the page needn't wait for it)
 
+    gc.freeze()  # what is there now stays, so that nobody's answer waits while it is looked through
+    gc.enable()
     blocks.make_ahead()
     blocks.block_thread()
 

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -193,17 +194,27 @@ def test_what_may_follow_is_made_while_it_is_quiet(decoder):
     ahead = Ahead(
         Noted(),
         lambda view: made.append(("ranges", view.subject)),
-        lambda view: made.append(("map", view.picture)),
+        lambda view: made.append(("map", view)),
     )
     with ahead.answering():
         ahead.looked_at(view)
         assert not all_made.wait(2 * QUIET) and not made
     assert all_made.wait(60)
-    # The picture itself, the next, the one before; then the other subjects; then all else.
-    assert made[:6:2] == [("1", row, 80) for row in (0, 1, 199)]
-    assert made[1:6:2] == [("map", ids[row]) for row in (0, 1, 199)]
-    assert made[6:10] == [("1", 0, 80), ("ranges", "1"), ("2", 0, 80), ("ranges", "2")]
-    assert sorted(made[:6:2] + made[10:]) == [("1", row, 80) for row in range(200)]
+    # The picture itself and the next; other repetitions; the picture before; the other subject.
+    following, before = replace(view, picture=ids[1]), replace(view, picture=ids[199])
+    assert made[:4] == [("1", 0, 80), ("map", view), ("1", 1, 80), ("map", following)]
+    others = [n for n in decoder.repetitions if n != 80]
+    end = 4 + 2 * len(others)
+    assert made[4:end:2] == [("1", 0, n) for n in others]
+    assert made[5:end:2] == [("map", replace(view, repetitions=n)) for n in others]
+    assert made[end : end + 2] == [("1", 199, 80), ("map", before)]
+    assert made[end + 2 : end + 6] == [
+        ("ranges", "1"), ("ranges", "2"), ("2", 0, 80), ("map", replace(view, subject="2")),
+    ]  # fmt: skip
+    # Then the trials of all other pictures, the nearest first.
+    rows = [row for _, row, _ in made[end + 6 :]]
+    assert rows[:4] == [2, 198, 3, 197] and sorted(rows) == list(range(2, 199))
+    assert all(of == ("1", row, 80) for row, of in zip(rows, made[end + 6 :], strict=True))
 
 
 def test_the_first_visitors_work_begins_before_they_come(decoder, monkeypatch):

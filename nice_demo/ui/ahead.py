@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 from nice_demo.decode import BundleDecoder
 from nice_demo.ui.view import View
 
 QUIET = 0.3  # s since the last answer, before anything is made ahead
-NEAR = 1  # picture on either side that is made before all else, with its map
 
 
 class Ahead:
@@ -66,7 +66,11 @@ class Ahead:
             self._changed.notify()
 
     def steps(self, view: View) -> Iterator[Callable[[], object]]:
-        """Go through what may follow: near pictures, the other subjects, all other pictures."""
+        """Go through what may follow: of each thing on which the view depends, what else there is.
+
+        First the next picture, then other repetitions, the picture before and the other subjects,
+        all with their maps; last the trials of all other pictures, the nearest first.
+        """
         ids = [candidate.id for candidate in self._decoder.gallery.candidates]
         here, number = ids.index(view.picture), len(ids)
 
@@ -74,21 +78,26 @@ class Ahead:
             after, before = (row - here) % number, (here - row) % number
             return min(after, before), after
 
-        nearest = sorted(range(number), key=distance)
-        near = 2 * NEAR + 1  # with the picture itself
+        def trials(of: View) -> Callable[[], object]:
+            condition = ids.index(of.picture)
+            return partial(self._decoder.evoked, of.subject, condition, of.repetitions)
 
-        def trials(subject: str, condition: int) -> Callable[[], object]:
-            return partial(self._decoder.evoked, subject, condition, view.repetitions)
+        def all_of(of: View) -> Iterator[Callable[[], object]]:
+            yield trials(of)
+            yield partial(self._draw_map, of)
 
-        for condition in nearest[:near]:
-            yield trials(view.subject, condition)
-            yield partial(self._draw_map, replace(view, picture=ids[condition]))
+        nearest = [replace(view, picture=ids[row]) for row in sorted(range(number), key=distance)]
+        yield from chain.from_iterable(map(all_of, nearest[:2]))
+        for repetitions in self._decoder.repetitions:
+            if repetitions != view.repetitions:
+                yield from all_of(replace(view, repetitions=repetitions))
+        yield from chain.from_iterable(map(all_of, nearest[2:3]))
         for subject in self._decoder.subjects:
             if view.encoder in self._decoder.encoders(subject):
-                yield trials(subject, here)
                 yield partial(self._measure_ranges, replace(view, subject=subject))
-        for condition in nearest[near:]:
-            yield trials(view.subject, condition)
+                if subject != view.subject:
+                    yield from all_of(replace(view, subject=subject))
+        yield from map(trials, nearest[3:])
 
     def _work(self) -> None:
         while True:

@@ -1,9 +1,11 @@
 """The page through its API, and the HTML and figures that it is made of."""
 
 import base64
+import gc
 import io
 import math
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -476,6 +478,37 @@ def test_no_server_is_made_before_the_page_is_served(monkeypatch):
     serve(blocks, "127.0.0.1")
     blocks.close()
     assert made == [1]
+
+
+def test_garbage_is_looked_for_once_the_page_is_up_and_not_before(monkeypatch):
+    started = (
+        "import contextlib, gc, runpy, sys; sys.argv = ['app.py', '--bundle', 'nowhere']\n"
+        "with contextlib.suppress(SystemExit): runpy.run_path('app.py', run_name='__main__')\n"
+        "assert not gc.isenabled()"
+    )
+    root = Path(app.__file__).parent
+    subprocess.run([sys.executable, "-c", started], cwd=root, check=True, timeout=60)
+    found = []
+
+    class Blocks:
+        def make_ahead(self):
+            found.append((gc.isenabled(), gc.get_freeze_count() > 100_000))
+
+        def block_thread(self):
+            found.append("serves")
+
+    monkeypatch.setattr(app, "open_what", lambda options: (None, "", ""))
+    monkeypatch.setattr(app, "page", lambda *given, **named: Blocks())
+    monkeypatch.setattr(app, "serve", lambda *given: "http://nowhere/")
+    handler = signal.getsignal(signal.SIGTERM)
+    gc.disable()
+    try:
+        assert app.main([]) == 0
+    finally:
+        gc.enable()
+        gc.unfreeze()
+        signal.signal(signal.SIGTERM, handler)
+    assert found == [(True, True), "serves"]
 
 
 def test_app_starts_without_transformers_or_mne_and_without_telling_anyone():
